@@ -14,7 +14,8 @@ Raised everywhere, shown by `playground.ui` in the panel where they happened.
     ├── PlacementError          no device can hold the model: says what is missing
     ├── LoadError               a model could not be loaded
     │   ├── CheckpointError     its files are missing, damaged or of an unsupported kind
-    │   └── DownloadError       the Hub did not give them: offline, gated, not found
+    │   ├── DownloadError       the Hub did not give them: offline, gated, not found
+    │   └── LoadCancelledError  someone gave the load up
     └── EngineError             an engine could not go on with a request
         ├── OutOfMemoryError    the device is full
         ├── EngineBusyError     too many requests are waiting
@@ -47,7 +48,7 @@ class TemplateError(PromptError):
 class ContextFullError(PromptError):
     """`excess`: tokens by which the prompt is too long to leave room for one token of an answer."""
 
-    def __init__(self, message: str, excess: int) -> None:
+    def __init__(self, message: str, excess: int = 0) -> None:  # a default, so that it can be pickled
         super().__init__(message)
         self.excess = excess
 
@@ -69,6 +70,10 @@ class CheckpointError(LoadError):
 
 
 class DownloadError(LoadError):
+    pass
+
+
+class LoadCancelledError(LoadError):
     pass
 
 

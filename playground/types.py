@@ -154,5 +154,31 @@ class GenerationChunk:
     timings: Timings | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceUse:
+    """What one engine takes of one device, and what that device has, in bytes.
+
+    free_bytes: what anyone may still take there, now.
+    kv_bytes, kv_used_bytes: the KV cache as it was reserved, and the part of it that holds contexts now.
+    """
+
+    device: str
+    total_bytes: int
+    free_bytes: int
+    weight_bytes: int
+    kv_bytes: int
+    kv_used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """One device with all engines on it, by model id; `free_bytes` as of now where an engine can tell."""
+
+    device: str
+    total_bytes: int
+    free_bytes: int
+    engines: tuple[tuple[str, DeviceUse], ...] = ()
+
+
 StreamEvent = LoadProgress | GenerationChunk
 """What comes up from the pool: progress while the model loads, then chunks."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from playground.types import GenerationChunk, GenerationRequest
+from playground.types import DeviceUse, GenerationChunk, GenerationRequest
 
 
 class Engine(Protocol):
@@ -35,4 +35,8 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stop for good; running streams raise EngineClosedError. May be repeated."""
+        ...
+
+    def memory(self) -> tuple[DeviceUse, ...]:
+        """What it takes of each device it stands on, as of now; cheap, from any thread."""
         ...
