@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Architecture = Literal["krutrim", "auto"]
 Kind = Literal["chat", "instruction", "base"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+WeightBits = Literal["8-bit", "4-bit"]
 Count = Annotated[int, Field(gt=0, strict=True)]
 
 FACTS = ("parameters", "dtype", "context_length", "languages", "released", "weights", "dimensions", "prompt")
@@ -44,6 +45,7 @@ class Dimensions(_Stated):
 
     head_dim: the model's own width of a head.
     cache_head_dim: the width that the KV cache holds, where that is more (our ALiBi port pads heads for the kernels).
+    tied_embeddings: whether the head that makes logits is the embedding table itself, rather than one of its own.
     """
 
     layers: Count
@@ -53,6 +55,7 @@ class Dimensions(_Stated):
     head_dim: Count
     cache_head_dim: Count | None = None
     vocab_size: Count
+    tied_embeddings: Annotated[bool, Field(strict=True)]
 
     def kv_bytes_per_token(self, bytes_per_value: int = 2) -> int:
         """Bytes of KV cache that one token of context takes: keys and values of every layer."""
@@ -92,7 +95,10 @@ class Statement(_Stated):
 
 
 class ModelSpec(_Stated):
-    """One model of the catalog."""
+    """One model of the catalog.
+
+    quantisations: how its weights may be shrunk where 16 bits do not fit; empty where its answers would suffer.
+    """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     name: str
@@ -103,6 +109,7 @@ class ModelSpec(_Stated):
     stand_in_for: str | None = None
     parameters: Count
     dtype: Dtype
+    quantisations: tuple[WeightBits, ...] = ("8-bit", "4-bit")
     context_length: Count
     languages: Annotated[tuple[str, ...], Field(min_length=1)]
     released: datetime.date | None = None

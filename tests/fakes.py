@@ -141,7 +141,9 @@ def spec(model_id: str, *, stand_in_for: str | None = None, **prompt: object) ->
         context_length=1000,
         languages=("en", "ko"),
         weights=Weights(hub="fake/model", bytes=8_000_000),
-        dimensions=Dimensions(layers=1, hidden_size=8, heads=1, kv_heads=1, head_dim=8, vocab_size=256),
+        dimensions=Dimensions(
+            layers=1, hidden_size=8, heads=1, kv_heads=1, head_dim=8, vocab_size=256, tied_embeddings=True
+        ),
         prompt=PromptFormat.model_validate(format_),
         licences=(Statement(text="Apache-2.0", source="us"),),
         sources=dict.fromkeys((fact for fact in FACTS if fact != "released"), "us"),

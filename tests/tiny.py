@@ -35,6 +35,7 @@ heads = {heads}
 kv_heads = {heads}
 head_dim = {head_dim}
 vocab_size = {vocab}
+tied_embeddings = false
 
 [prompt]
 template = "{{% for m in messages %}}{{{{ m.role[0] + ':' + m.content + ' ' }}}}{{% endfor %}}"

@@ -44,6 +44,7 @@ heads = 4
 kv_heads = 2
 head_dim = 16
 vocab_size = 1000
+tied_embeddings = false
 
 [prompt]
 template_file = "mine.jinja"
@@ -93,6 +94,8 @@ def test_the_figures_of_the_two_models(registry: Registry) -> None:
     assert (kullm.dtype, kullm.context_length, kullm.dimensions.vocab_size) == ("float16", 4096, 32000)
     assert krutrim.dimensions.kv_bytes_per_token() == 2 * 32 * 8 * 112 * 2
     assert kullm.dimensions.kv_bytes_per_token() == 2 * 48 * 8 * 128 * 2
+    assert (krutrim.dimensions.tied_embeddings, kullm.dimensions.tied_embeddings) == (True, False)
+    assert krutrim.quantisations == kullm.quantisations == ("8-bit", "4-bit")
     assert {item.text for item in kullm.licences} == {"CC BY-NC 4.0", "Apache-2.0"}
 
 
@@ -148,9 +151,12 @@ def test_two_models_cannot_share_a_name(user_file: Path) -> None:
         ("kv_heads = 2", "kv_head = 2", r"line 18: unknown key `dimensions.kv_head`"),
         ("layers = 2\n", "", r"line 14: the key `dimensions.layers` is missing"),
         ("layers = 2", "layers = -2", r"line 15: `dimensions.layers`: .*greater than 0"),
-        ('source = "me"', 'sauce = "me"', r"line 29: unknown key `licences.0.sauce`"),
-        ('source = "me"', 'source = "me"\n\n[[licences]]\ntext = "X"\nsauce = "you"', r"line 33: .*`licences.1.sauce`"),
-        ('source = "me"', 'source = "me"\n\n[[licences]]\ntext = "X"', r"line 31: the key `licences.1.source` is miss"),
+        ("tied_embeddings = false\n", "", r"line 14: the key `dimensions.tied_embeddings` is missing"),
+        ("tied_embeddings = false", "tied_embeddings = 0", r"line 21: `dimensions.tied_embeddings`: .*boolean"),
+        ('dtype = "float32"', 'dtype = "float32"\nquantisations = ["2-bit"]', r"line 7: `quantisations.0`: .*'8-bit'"),
+        ('source = "me"', 'sauce = "me"', r"line 30: unknown key `licences.0.sauce`"),
+        ('source = "me"', 'source = "me"\n\n[[licences]]\ntext = "X"\nsauce = "you"', r"line 34: .*`licences.1.sauce`"),
+        ('source = "me"', 'source = "me"\n\n[[licences]]\ntext = "X"', r"line 32: the key `licences.1.source` is miss"),
         ("[weights]", 'sources = "me"\n\n[weights]', r"line 10: `sources`: .*dictionary"),
         ("layers = 2", "layers = true", r"line 15: `dimensions.layers`: .*integer"),
         ("layers = 2", "layers = " + "9" * 5000, r"not valid TOML: .*digits"),
