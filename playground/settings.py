@@ -10,8 +10,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
+
+Quantise = Literal["auto", "none", "8-bit", "4-bit"]
 
 MAX_PANELS = 4
+MAX_CONTEXTS = 64
 
 LOCAL_HOST = "127.0.0.1"
 EVERY_HOST = "0.0.0.0"
@@ -23,6 +27,7 @@ class Settings:
     """`models`: ids or aliases for the first panels, empty for whatever suits the machine.
 
     `port`: None takes the first free one from 7860 on.
+    `quantise`, `contexts`, `offload`: what is asked of the placement, as its PlanOptions explain.
     """
 
     models: tuple[str, ...] = ()
@@ -30,6 +35,9 @@ class Settings:
     host: str = LOCAL_HOST
     port: int | None = None
     open_browser: bool = False
+    quantise: Quantise = "auto"
+    contexts: int = 4
+    offload: bool = False
 
     @classmethod
     def read(cls, arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -49,6 +57,9 @@ class Settings:
             host=host,
             port=port,
             open_browser=given.browser and not on_spaces and has_desktop(environment),
+            quantise=given.quantise,
+            contexts=given.contexts,
+            offload=given.offload,
         )
 
 
@@ -84,10 +95,33 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a TOML file with a model of your own; may be given several times",
     )
+    _add_placement(parser)
     parser.add_argument("--host", help=f"address to listen on (default: {LOCAL_HOST}, this machine only)")
     parser.add_argument("--port", type=_port, help=f"port to listen on (default: the first free from {DEFAULT_PORT})")
     parser.add_argument("--no-browser", dest="browser", action="store_false", help="do not open the browser")
     return parser
+
+
+def _add_placement(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--quantise",
+        choices=get_args(Quantise),
+        default="auto",
+        help="weights in 8 or 4 bits: auto only where they do not fit otherwise, none never, 8-bit and 4-bit always "
+        "(default: auto)",
+    )
+    parser.add_argument(
+        "--contexts",
+        type=_contexts,
+        default=4,
+        metavar="N",
+        help=f"answers of full length that each model has room for at once, 1 to {MAX_CONTEXTS} (default: 4)",
+    )
+    parser.add_argument(
+        "--offload",
+        action="store_true",
+        help="let weights that fit on no GPU lie in the computer's memory; such a model is slow",
+    )
 
 
 def _models(text: str) -> tuple[str, ...]:
@@ -95,6 +129,12 @@ def _models(text: str) -> tuple[str, ...]:
     if not 1 <= len(models) <= MAX_PANELS:
         raise argparse.ArgumentTypeError(f"give one to {MAX_PANELS} model ids separated by commas, not {text!r}")
     return models
+
+
+def _contexts(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_CONTEXTS:
+        raise argparse.ArgumentTypeError(f"give a number of contexts from 1 to {MAX_CONTEXTS}, not {text!r}")
+    return int(text)
 
 
 def _file(text: str) -> Path:

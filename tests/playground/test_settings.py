@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from playground.settings import Settings
+from playground.placement.plan import PlanOptions, QuantisationChoice
+from playground.settings import Quantise, Settings
 
 
 def test_the_defaults_are_for_this_machine_alone() -> None:
@@ -20,6 +22,23 @@ def test_everything_can_be_given(tmp_path: Path) -> None:
     line = ["--models", "a, b,c", "--catalog", str(catalog), "--catalog", str(catalog), "--host", "::1", "--port", "80"]
     settings = Settings.read([*line, "--no-browser"], {"DISPLAY": ":0"})
     assert settings == Settings(("a", "b", "c"), (catalog, catalog), "::1", 80, open_browser=False)
+
+
+def test_the_placement_is_left_to_the_planner_unless_something_is_asked_of_it() -> None:
+    settings = Settings.read([], {})
+    assert (settings.quantise, settings.contexts, settings.offload) == ("auto", 4, False)
+    settings = Settings.read(["--quantise", "4-bit", "--contexts", "64", "--offload"], {})
+    assert (settings.quantise, settings.contexts, settings.offload) == ("4-bit", 64, True)
+
+
+def test_what_can_be_asked_of_the_placement_is_what_its_options_know() -> None:
+    settings, options = Settings(), PlanOptions()
+    assert get_args(Quantise) == get_args(QuantisationChoice)
+    assert (settings.quantise, settings.contexts, settings.offload) == (
+        options.quantisation,
+        options.contexts,
+        options.offload,
+    )
 
 
 def test_a_desktop_gets_a_browser_and_a_space_is_open_to_all() -> None:
@@ -45,6 +64,10 @@ def test_gradios_own_variables_are_honoured_below_the_command_line() -> None:
         (["--port", "70000"], {}, "1 to 65535"),
         (["--catalog", "/no/such.toml"], {}, "no file '/no/such.toml'"),
         ([], {"GRADIO_SERVER_PORT": "x"}, "GRADIO_SERVER_PORT"),
+        (["--quantise", "2-bit"], {}, "4-bit"),
+        (["--contexts", "0"], {}, "1 to 64, not '0'"),
+        (["--contexts", "65"], {}, "1 to 64"),
+        (["--contexts", "two"], {}, "not 'two'"),
         (["--share"], {}, "--share"),
     ],
 )
