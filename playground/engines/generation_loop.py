@@ -2,7 +2,7 @@
 
 Everything that leans on the inside of `ContinuousBatchingManager` (transformers 5.23.0) is here and, for the sampling,
 in seeded_sampling.py; a new version of transformers is checked against these two. Owns the generation thread. Knows
-token ids only, no text. Used by `BatchedEngine`.
+token ids only, no text. Used by `BatchedEngine`, as its `TokenLoop`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from transformers.generation.continuous_batching.model_runner import infer_max_s
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestState, RequestStatus
 from transformers.generation.continuous_batching.scheduler import Scheduler
 
-from playground.engines.inbox import Inbox, wake
-from playground.engines.seeded_sampling import RowSampling, SeededSampling
+from playground.engines.failures import engine_error, first_line, is_memory
+from playground.engines.inbox import Inbox, Output, wake
+from playground.engines.row_sampling import RowSampling
+from playground.engines.seeded_sampling import SeededSampling
 from playground.errors import EngineClosedError, EngineError, OutOfMemoryError
 
 STOP_TIMEOUT_S = 0.9
@@ -68,11 +70,11 @@ class GenerationLoop:
                 # Not the generation thread, which would only log it, but whoever loads the model sees a full device.
                 self._manager.warmup()
         except Exception as error:
-            if _is_memory(error):
+            if is_memory(error):
                 raise OutOfMemoryError(
                     "The device is full: the KV cache did not fit beside the weights. Close other programs or models."
                 ) from error
-            raise EngineError(f"The model cannot be batched: {_first_line(error)}.") from error
+            raise EngineError(f"The model cannot be batched: {first_line(error)}.") from error
         processor = cast(Any, self._manager.batch_processor)
         sampling.stream = processor.inputs_and_outputs.compute_stream
         self.capacity: int = infer_max_single_request_tokens(processor.cache)
@@ -144,6 +146,20 @@ class GenerationLoop:
                 self._stopped = True
                 self._manager.stop(block=True, timeout=STOP_TIMEOUT_S, hard_stop=True)
 
+    def kv_use(self) -> dict[str, tuple[int, int]]:
+        """Bytes of KV cache by device: those that hold contexts now, and all. From any thread.
+
+        Prefixes of ended requests, which are kept for others as long as nobody needs the room, are not in use.
+        """
+        processor = self._manager.batch_processor
+        if processor is None:  # stopped
+            return {}
+        cache = cast(Any, processor).cache
+        kept = sum(len(a.ledger.cached_blocks) * a.bytes_per_block for a in cache.cache_allocators.values())
+        free = cache.compute_free_capacity(relative=False) + kept
+        used = cache.num_sectors * cache.bytes_per_sector - int(free)
+        return {str(cache.cache_tensor.device): (max(used, 0), cache.cache_tensor.nbytes)}
+
     def _discard_queued(self) -> None:
         """Requests that came too late to be failed with the others: their streams have ended."""
         while True:
@@ -172,7 +188,7 @@ class _Router(OutputRouter):
         for output in outputs:
             inbox = self.inboxes.get(output.request_id)
             if inbox is not None:
-                inbox.put(output)
+                inbox.put(Output(output.generated_tokens, output.is_finished(), output.lifespan[0]))
                 reached.append(inbox)
         wake(reached)
 
@@ -202,29 +218,3 @@ def _mend_cancellation(scheduler: Scheduler) -> None:
         return cancelled
 
     setattr(scheduler, "clear_cancelled_requests", clear_and_mend)  # noqa: B010 (mypy: a method)
-
-
-def engine_error(error: Exception) -> EngineError:
-    """What an exception in a step of the model means to the user.
-
-    Its traceback, which is in the log, is dropped: the frames would keep the step's tensors in memory.
-    """
-    error.__traceback__ = None
-    mapped: EngineError
-    if _is_memory(error):
-        mapped = OutOfMemoryError(
-            "The device is full: stop other answers, shorten the prompt or the answer, and try again."
-        )
-    else:
-        mapped = EngineError(f"The engine failed: {_first_line(error)}. Try again; the log has the details.")
-    mapped.__cause__ = error
-    return mapped
-
-
-def _is_memory(error: Exception) -> bool:
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

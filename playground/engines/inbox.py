@@ -1,17 +1,16 @@
 """From the generation thread to one stream on an event loop: the newest output, or the reason why there is no more.
 
 An output holds all tokens so far, so the newest replaces the ones before it and a slow reader costs no memory. Knows
-nothing of models; the generation loop writes, `BatchedEngine.stream` reads.
+nothing of models; a token loop writes, `InProcessEngine.stream` reads.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from time import perf_counter
-
-from transformers.generation.continuous_batching.requests import GenerationOutput
 
 from playground.types import Timings
 
@@ -20,24 +19,38 @@ class AbortedError(Exception):
     """Someone asked for the answer to end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a request has come to.
+
+    tokens: all that were generated so far.
+    finished: no more come, because of an end-of-sequence token or of the length.
+    started: when its turn came, in seconds of `perf_counter`.
+    """
+
+    tokens: Sequence[int]
+    finished: bool
+    started: float
+
+
 class Inbox:
     """Made in the reading coroutine; belongs to the event loop that runs then."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._arrival = asyncio.Event()
-        self._output: GenerationOutput | None = None
+        self._output: Output | None = None
         self._end: Exception | None = None
         self._created = perf_counter()
         self._started: float | None = None
         self._first: float | None = None
         self._last = 0.0
 
-    def put(self, output: GenerationOutput) -> None:
+    def put(self, output: Output) -> None:
         """Called in the generation thread, followed by `wake`."""
         self._last = perf_counter()
         if self._started is None:
-            self._started = output.lifespan[0]
+            self._started = output.started
         if self._first is None:
             self._first = self._last
         self._output = output
@@ -48,7 +61,7 @@ class Inbox:
             self._end = reason
         wake([self])
 
-    async def take(self) -> GenerationOutput:
+    async def take(self) -> Output:
         """The newest output, which may be one taken before. Raises what `end` was given."""
         await self._arrival.wait()
         self._arrival.clear()

@@ -1,16 +1,24 @@
-"""Which devices this machine has: the only file that asks torch about them. Called by the composition root."""
+"""Which devices this machine has: the only file that asks torch about them.
+
+Called by the composition root, and by the engines in this process for what is free now.
+"""
 
 from __future__ import annotations
 
 import psutil
 import torch
 
-from playground.placement.planner import Device
+from playground.placement.plan import Device
 
 
 def find_devices() -> tuple[Device, ...]:
     """Every CUDA (or ROCm) device, then the CPU; sizes in bytes, free as of now."""
     return (*(_cuda(index) for index in range(torch.cuda.device_count())), _cpu())
+
+
+def find_device(name: str) -> Device:
+    """One device by torch's name for it ("cuda:1", "cpu"), as of now; cheap."""
+    return _cpu() if name == "cpu" else _cuda(torch.device(name).index)
 
 
 def _cuda(index: int) -> Device:

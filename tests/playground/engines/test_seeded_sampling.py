@@ -20,7 +20,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from playground.engines.seeded_sampling import RowSampling, SeededSampling, gumbel_noise, keep_likely, penalise
+from playground.engines.row_sampling import RowSampling, gumbel_noise, keep_likely, penalise
+from playground.engines.seeded_sampling import SeededSampling
 from playground.types import MAX_SEED, SamplingParams
 
 VOCAB = 50

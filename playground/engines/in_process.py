@@ -1,0 +1,174 @@
+"""What the engines in this process share: from a request, through the prompt encoder and a token loop, to chunks.
+
+Asyncio on this side; the token loop's thread on the other. Admits requests, turns tokens into text, ends streams.
+Knows no UI, and of the loop only what `TokenLoop` says. Extended by `BatchedEngine` and `ShardedEngine`.
+
+Whoever makes an engine closes it: its thread is no daemon, so a process that forgets does not end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from transformers import PreTrainedModel
+
+from playground.engines.answer import Answer
+from playground.engines.device_memory import device_use, weight_bytes
+from playground.engines.inbox import AbortedError, Inbox
+from playground.engines.row_sampling import RowSampling
+from playground.errors import ContextFullError, EngineBusyError, EngineClosedError, EngineError
+from playground.prompting.encoder import PromptEncoder
+from playground.types import DeviceUse, EncodedPrompt, GenerationChunk, GenerationRequest, Usage
+
+
+class TokenLoop(Protocol):
+    """One model's generation thread, from construction to `stop`. Every method may be called from any thread."""
+
+    capacity: int
+    """Tokens that one request may have, prompt and answer together."""
+
+    @property
+    def accepts(self) -> bool:
+        """False once it was stopped or an exception ended the thread."""
+        ...
+
+    def submit(self, inbox: Inbox, token_ids: Sequence[int], max_new_tokens: int, sampling: RowSampling) -> str:
+        """Queue a request; its outputs, or its failure, go to the inbox. The ticket returned cancels it."""
+        ...
+
+    def cancel(self, ticket: str) -> None:
+        """Forget the request, wherever it is: its place in the batch and its cache are free before the next step."""
+        ...
+
+    def revive(self) -> None:
+        """Start the thread again after a failure; may block for seconds. Raises EngineError where it cannot."""
+        ...
+
+    def stop(self) -> None:
+        """End the thread, answers and all, within a second unless a step of the model takes longer. May be repeated."""
+        ...
+
+    def kv_use(self) -> Mapping[str, tuple[int, int]]:
+        """Bytes of KV cache by device name: those that hold contexts now, and those reserved. Cheap."""
+        ...
+
+
+class InProcessEngine:
+    """Honours every sampling parameter, so it never raises SamplingError.
+
+    The same seed gives the same answer whatever else is in the batch, as far as the logits are the same: a batch of
+    another shape may round them differently. In float32 that decides nothing but exact ties; in 16 bits two tokens
+    can be so close that it does.
+
+    Args:
+        model: the engine's alone until `close`.
+        encoder: its prompt encoder.
+        loop: the running generation thread of that model.
+        eos_ids: tokens that end an answer.
+        places: requests at a time, those that wait included; more are refused with EngineBusyError.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        encoder: PromptEncoder,
+        loop: TokenLoop,
+        eos_ids: Collection[int],
+        places: int,
+    ) -> None:
+        self.model_id = encoder.spec.id
+        self._encoder = encoder
+        self._loop = loop
+        self._eos_ids = eos_ids
+        self._weights = weight_bytes(model)
+        self._admitted: dict[str, Inbox] = {}
+        self._slots = list(range(places))
+        self._closed = False
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        """See `Engine.stream`."""
+        if request.adapter is not None:
+            raise EngineError(f"{self._encoder.spec.name} runs without adapters here: choose no adapter.")
+        with self._place(request.request_id) as (inbox, slot):
+            # In a thread, for a long prompt takes seconds. An end that comes meanwhile waits in the inbox.
+            prompt = await asyncio.to_thread(self._encoder.encode, request.messages)
+            max_new_tokens = min(request.sampling.max_new_tokens, self._room(prompt))
+            answer = Answer(self._encoder.tokenizer, self._eos_ids, request.sampling.stop)
+            if not self._loop.accepts:
+                await asyncio.to_thread(self._loop.revive)
+            sampling = RowSampling.of(request.sampling, slot)
+            ticket = self._loop.submit(inbox, prompt.token_ids, max_new_tokens, sampling)
+            try:
+                while answer.finish_reason is None:
+                    delta = await _next_delta(inbox, answer)
+                    if delta or answer.finish_reason:
+                        usage = Usage(len(prompt.token_ids), answer.tokens)
+                        yield GenerationChunk(delta, answer.finish_reason, usage, inbox.timings)
+            finally:
+                self._loop.cancel(ticket)
+
+    async def abort(self, request_id: str) -> None:
+        """See `Engine.abort`."""
+        inbox = self._admitted.get(request_id)
+        if inbox is not None:
+            inbox.end(AbortedError())
+
+    async def close(self) -> None:
+        """See `Engine.close`. The thread has ended a second later, unless one step of the model takes longer."""
+        self._closed = True
+        for inbox in list(self._admitted.values()):
+            inbox.end(EngineClosedError(f"{self._encoder.spec.name} was stopped while it answered."))
+        await asyncio.to_thread(self._loop.stop)
+
+    def memory(self) -> tuple[DeviceUse, ...]:
+        """See `Engine.memory`."""
+        return device_use(self._weights, self._loop.kv_use())
+
+    def _room(self, prompt: EncodedPrompt) -> int:
+        """Tokens that the answer may have: what the context leaves, or the cache where that is smaller."""
+        length = len(prompt.token_ids)
+        most = min(prompt.context_length, self._loop.capacity)
+        if length >= most:
+            raise ContextFullError(
+                f"The prompt has {length} tokens, and {self._encoder.spec.name} can take {most - 1} here, with room "
+                f"for an answer: shorten it by {length + 1 - most}.",
+                excess=length + 1 - most,
+            )
+        return most - length
+
+    @contextmanager
+    def _place(self, request_id: str) -> Iterator[tuple[Inbox, int]]:
+        """An inbox and a sampling slot, for as long as the request lives."""
+        name = self._encoder.spec.name
+        if self._closed:
+            raise EngineClosedError(f"{name} was stopped: choose the model again.")
+        if request_id in self._admitted:
+            raise EngineError(f"A request with the id {request_id} is being answered: wait for it, or use another id.")
+        if not self._slots:
+            raise EngineBusyError(f"{name} has too many requests waiting: try again in a moment.")
+        slot = self._slots.pop()
+        inbox = self._admitted[request_id] = Inbox()
+        try:
+            yield inbox, slot
+        finally:
+            del self._admitted[request_id]
+            self._slots.append(slot)
+
+
+async def _next_delta(inbox: Inbox, answer: Answer) -> str:
+    """Text of all tokens that came since the last call; empty where they make no whole cluster yet."""
+    try:
+        output = await inbox.take()
+    except AbortedError:
+        return answer.abort()
+    return answer.read(output.tokens, finished=output.finished)
+
+
+def end_tokens(model: PreTrainedModel, encoder: PromptEncoder) -> frozenset[int]:
+    """Tokens that end an answer: those of generation_config.json, and the tokenizer's own, which templates write."""
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in [*ids, encoder.tokenizer.eos_token_id] if i is not None and i >= 0)
