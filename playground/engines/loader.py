@@ -1,149 +1,102 @@
 """A catalog entry and a place to a running engine: files, tokenizer, weights, engine.
 
-Called by the pool in its loading thread. The one place where the errors of torch and transformers at load time become
-ours. Knows no UI.
+Called by the engine's own process, where nothing else loads. Says in the log and to `report` how far it is. The one
+place where a full device at load time becomes a sentence. Knows no UI.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.configuration_utils import PreTrainedConfig
+from transformers import PreTrainedModel
 
-from model_registry.architectures.krutrim import KrutrimConfig, KrutrimForCausalLM
 from model_registry.spec import ModelSpec
 from playground.engines.base import Engine
 from playground.engines.batched import BatchedEngine, BatchedOptions
-from playground.engines.checkpoint import MODEL_FILES, TOKENIZER_FILES, fetch
-from playground.errors import CheckpointError, OutOfMemoryError, PlaygroundError
-from playground.placement.planner import CONCURRENT_CONTEXTS, Placement
+from playground.engines.checkpoint import MODEL_FILES, fetch
+from playground.engines.failures import is_memory
+from playground.engines.tokenizers import load_encoder
+from playground.engines.weights import load_model
+from playground.errors import OutOfMemoryError
+from playground.placement.plan import Placement
 from playground.prompting.encoder import PromptEncoder
 from playground.types import LoadProgress
 
-DAMAGED = "Files are missing or damaged: delete the folder and download it again."
-FOREIGN = "This is not the kind of checkpoint that the catalog entry describes: correct the one or the other."
+__all__ = ["load_encoder", "load_engine"]
+
+Report = Callable[[LoadProgress], None]
 
 log = logging.getLogger(__name__)
 
 
-def load_encoder(spec: ModelSpec) -> PromptEncoder:
-    """The prompt encoder alone: fetches and reads the tokenizer's files, no weights. Raises LoadError."""
-    return PromptEncoder(spec, load_tokenizer(spec, fetch(spec, [*TOKENIZER_FILES, "config.json"])))
-
-
-def fetch_model(spec: ModelSpec, report: Callable[[LoadProgress], None]) -> Path:
-    """The folder with the model's files, downloaded where needed; may wait for a network. Raises LoadError."""
-    report(LoadProgress("download", 0, spec.weights.bytes))
-    return fetch(spec, MODEL_FILES, lambda done, known: report(LoadProgress("download", done, max(known, done))))
-
-
-def build_engine(
-    spec: ModelSpec,
-    folder: Path,
-    placement: Placement,
-    encoder: PromptEncoder,
-    report: Callable[[LoadProgress], None],
-) -> Engine:
-    """Read a model from its folder and start it on its device. One at a time in a process.
+def load_engine(spec: ModelSpec, placement: Placement, report: Report) -> Engine:
+    """Fetch a model's files, read them to where the placement says, and start its engine there.
 
     Args:
         spec: the model.
-        folder: its files.
-        placement: device, dtype and cache size.
-        encoder: its prompt encoder.
-        report: told how far it is.
+        placement: its devices, precision and cache size.
+        report: told how far it is; the bytes of each stage begin at 0.
 
     Raises:
-        CheckpointError: the files do not hold the model that the catalog describes.
-        OutOfMemoryError: the device is full.
+        DownloadError: the Hub did not give the files.
+        CheckpointError: they do not hold the model that the catalog describes.
+        LoadError: something that the placement needs is not installed.
+        OutOfMemoryError: a device is full.
     """
-    total = spec.weights.bytes
-    report(LoadProgress("weights", 0, total))
-    model = load_model(spec, folder, placement)
-    report(LoadProgress("start", total, total))
-    options = BatchedOptions(kv_tokens=placement.kv_tokens, max_concurrent=4 * CONCURRENT_CONTEXTS)
-    return BatchedEngine(model, encoder, options=options)
+    with _told(spec, "fetching its files"):
+        folder = _fetch(spec, report)
+        encoder = load_encoder(spec)
+    with _full_devices(spec, placement):
+        with _told(spec, f"reading its weights ({placement.reason})"):
+            model = load_model(spec, folder, placement, report)
+        with _told(spec, "starting its engine"):
+            size = spec.weights.bytes
+            report(LoadProgress("start", size, size))
+            return _start(model, encoder, placement)
 
 
-def load_tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder; its files decide its class, the model's config is not asked for one."""
-    with _checkpoint_errors(spec, folder):
-        config = PreTrainedConfig() if spec.architecture == "krutrim" else None
-        return AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+def _fetch(spec: ModelSpec, report: Report) -> Path:
+    report(LoadProgress("download", 0, spec.weights.bytes))
+    return fetch(spec, MODEL_FILES, lambda done, total: report(LoadProgress("download", done, total)))
 
 
-def load_model(spec: ModelSpec, folder: Path, placement: Placement) -> PreTrainedModel:
-    """The weights in a folder, on the device and in the dtype of the placement; every tensor must be there."""
-    log.info("loading %s from %s to %s in %s", spec.id, folder, placement.device, placement.dtype)
-    with _checkpoint_errors(spec, folder):
-        _require_readable_configs(folder)
-        loader, config = _how_to_load(spec, folder)
-        model, info = loader.from_pretrained(
-            folder,
-            config=config,
-            dtype=getattr(torch, placement.dtype),
-            device_map=placement.device,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # so that they are told, and refused below
-            output_loading_info=True,
-        )
-    _require_complete(spec, folder, info)
-    return model.eval()
+def _start(model: PreTrainedModel, encoder: PromptEncoder, placement: Placement) -> Engine:
+    if not placement.is_spread:
+        return BatchedEngine(model, encoder, options=BatchedOptions(kv_tokens=placement.kv_tokens))
+    from playground.engines.sharded import ShardedEngine, ShardedOptions
 
-
-def _how_to_load(spec: ModelSpec, folder: Path) -> tuple[Any, PreTrainedConfig | None]:
-    if spec.architecture == "krutrim":
-        return KrutrimForCausalLM, KrutrimConfig.from_pretrained(folder)
-    return AutoModelForCausalLM, None
-
-
-def _require_readable_configs(folder: Path) -> None:
-    """transformers builds a default model without config.json, and passes a broken generation_config.json by."""
-    json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if (path := folder / "generation_config.json").exists():
-        json.loads(path.read_text(encoding="utf-8"))
-
-
-def _require_complete(spec: ModelSpec, folder: Path, info: dict[str, Any]) -> None:
-    """transformers fills a missing tensor with random numbers and goes on; a stranger's answer would come of it."""
-    problems = [
-        f"{len(info[kind])} {what}, such as {sorted(map(str, info[kind]))[0]}"
-        for kind, what in (
-            ("missing_keys", "tensors are missing"),
-            ("unexpected_keys", "tensors belong to no layer"),
-            ("mismatched_keys", "tensors have another shape than config.json says"),
-        )
-        if info.get(kind)
-    ]
-    if problems:
-        raise CheckpointError(
-            f"The checkpoint of {spec.name} in {folder} does not hold the model its config.json describes: "
-            f"{'; '.join(problems)}. Download it again, or correct the catalog entry."
-        )
+    return ShardedEngine(model, encoder, options=ShardedOptions(kv_tokens=placement.kv_tokens))
 
 
 @contextmanager
-def _checkpoint_errors(spec: ModelSpec, folder: Path) -> Iterator[None]:
-    """The one place where errors of reading a checkpoint become ours."""
+def _told(spec: ModelSpec, what: str) -> Iterator[None]:
+    log.info("%s: %s", spec.name, what)
+    begin = time.monotonic()
+    yield
+    log.info("%s: %s took %.1f s", spec.name, what.split(" (")[0], time.monotonic() - begin)
+
+
+@contextmanager
+def _full_devices(spec: ModelSpec, placement: Placement) -> Iterator[None]:
     try:
         yield
-    except PlaygroundError:
-        raise
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(
-            f"The device is full: {spec.name} did not fit. Close other programs or models."
-        ) from error
-    except Exception as error:  # safetensors, json, tokenizers and transformers raise whatever they please here
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        advice = DAMAGED if isinstance(error, OSError | SafetensorError | json.JSONDecodeError) else FOREIGN
-        raise CheckpointError(f"{spec.name} cannot be loaded from {folder}: {reason}. {advice}") from error
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        if not isinstance(error, OutOfMemoryError) and not is_memory(cause):
+            raise
+        raise OutOfMemoryError(_full(spec, placement, str(cause))) from cause
+
+
+def _full(spec: ModelSpec, placement: Placement, message: str) -> str:
+    gpu = re.search(r"GPU (\d+)", message)
+    device = f"cuda:{gpu[1]}" if gpu else " and ".join(share.device for share in placement.shares)
+    smaller = "" if placement.quantisation == "4-bit" else ", start with --quantise 4-bit"
+    return (
+        f"{device} is full: {spec.name} did not fit there with its cache. Close other programs that use it{smaller}, "
+        "choose a smaller model, or use more GPUs."
+    )
