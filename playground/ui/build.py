@@ -13,14 +13,15 @@ import gradio as gr
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
-from playground.placement.planner import GPU_RESERVE_BYTES, Device, place_all
+from playground.placement.planner import needed_bytes
 from playground.settings import MAX_PANELS, Settings
 from playground.ui import view
 from playground.ui.api import wire_api
-from playground.ui.events import wire
+from playground.ui.devices import DeviceHandlers, draw_devices
+from playground.ui.events import wire, wire_devices
 from playground.ui.examples import read_examples
 from playground.ui.handlers import Handlers
-from playground.ui.panel import Panel, draw_panel, menu_choices
+from playground.ui.panel import Choices, Panel, draw_panel, menu_choices
 from playground.ui.prompt_bar import draw_prompt_bar
 from playground.ui.sampling import draw_sampling
 
@@ -45,7 +46,6 @@ FONTS = [
     "Nirmala UI",
     "sans-serif",
 ]
-ROOMY_GPU = Device("imagined", "cuda", 10**15, 10**15)
 ONLY_OUR_IMAGES = '<meta http-equiv="Content-Security-Policy" content="img-src \'self\' data: blob:">'
 
 
@@ -57,12 +57,15 @@ def build(registry: Registry, pool: EnginePool, models: Sequence[str]) -> gr.Blo
         gr.HTML(_header(), elem_id="header")
         if any(spec.is_stand_in for spec in specs):
             gr.HTML(stand_in_banner(registry, specs), elem_id="banner")
-        sampling = draw_sampling()
+        with gr.Row(elem_id="drawers"):
+            sampling, devices = draw_sampling(), draw_devices()
         shown = gr.State([index < len(specs) for index in range(MAX_PANELS)])
         with gr.Row(elem_id="panels"):
-            panels = [_draw_slot(index, specs, choices) for index in range(MAX_PANELS)]
+            panels = [_draw_slot(index, specs, pool, choices) for index in range(MAX_PANELS)]
         bar = draw_prompt_bar(read_examples())
-        wire(Handlers(registry, pool), panels, bar, sampling, shown, page)
+        handlers = Handlers(registry, pool)
+        wire(handlers, panels, bar, sampling, shown, page)
+        wire_devices(devices, DeviceHandlers(registry, pool), handlers, panels)
         wire_api(registry, pool)
     return page
 
@@ -94,14 +97,14 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
 def stand_in_banner(registry: Registry, specs: Sequence[ModelSpec]) -> str:
     """That these are stand-ins, and the command that runs the models themselves."""
     real = [registry.get(spec.stand_in_for) for spec in specs if spec.stand_in_for]
-    needed = sum(placement.total_bytes for placement in place_all(real, [ROOMY_GPU])) + GPU_RESERVE_BYTES
+    needed = sum(needed_bytes(spec) for spec in real)
     names = " and ".join(spec.name for spec in real)
     command = f"python app.py --models {','.join(spec.id for spec in real)}"
     return (
         f"<p><strong>These are tiny stand-ins</strong>, a few million parameters each, with the architectures and chat "
         f"templates of {view.verbatim(names)}: they show how the playground works, not what the models know. "
-        f"For the models themselves, on a machine with {needed / 1e9:.0f} GB of GPU memory or more: "
-        f"<code>{view.verbatim(command)}</code></p>"
+        f"For the models themselves, on a machine with {needed / 1e9:.0f} GB of GPU memory, or less with weights in 8 "
+        f"or 4 bits: <code>{view.verbatim(command)}</code></p>"
     )
 
 
@@ -109,5 +112,6 @@ def _header() -> str:
     return f"<h1>{view.verbatim(TITLE)}</h1><p>{view.verbatim(PURPOSE)}</p>"
 
 
-def _draw_slot(index: int, specs: Sequence[ModelSpec], choices: list[tuple[str, str]]) -> Panel:
-    return draw_panel(index, specs[index % len(specs)], choices, shown=index < len(specs))
+def _draw_slot(index: int, specs: Sequence[ModelSpec], pool: EnginePool, choices: Choices) -> Panel:
+    spec = specs[index % len(specs)]
+    return draw_panel(index, spec, pool.status(spec.id), choices, shown=index < len(specs))

@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 
+from playground.ui.devices import DeviceHandlers, DevicesView
 from playground.ui.handlers import Handlers
 from playground.ui.panel import Panel
 from playground.ui.prompt_bar import PromptBar
@@ -58,7 +59,6 @@ def wire_asking(
         [bar.prompt, sampling.seed, bar.hint, *(part for panel in panels for part in panel.answer)],
         **NOW,
     )
-    menus = [panel.model for panel in panels]
     for panel in panels:
         again = panel.regenerate.click(
             handlers.regenerate, [*sampling.inputs, *panel.question], [bar.hint, *panel.answer], **NOW
@@ -74,7 +74,7 @@ def wire_asking(
                 api_visibility="private",
             )
             streamed.then(handlers.preview, [bar.prompt, *look(panel)], panel.preview, **NOW)
-            streamed.then(handlers.refresh_menus, None, menus, **NOW)
+            streamed.then(handlers.refresh_menus, *menus(panels), **NOW)
 
 
 def wire_stopping(handlers: Handlers, panels: list[Panel], bar: PromptBar) -> None:
@@ -94,8 +94,8 @@ def wire_stopping(handlers: Handlers, panels: list[Panel], bar: PromptBar) -> No
 
 def wire_models(handlers: Handlers, panels: list[Panel], page: gr.Blocks) -> None:
     """Choosing a model; the menus tell the models' state anew at load, when one is opened, after each answer."""
-    menus = [panel.model for panel in panels]
-    gr.on([page.load, *(menu.focus for menu in menus)], handlers.refresh_menus, None, menus, **NOW)
+    triggers = [page.load, *(panel.model.focus for panel in panels)]
+    gr.on(triggers, handlers.refresh_menus, *menus(panels), **NOW)
     for panel in panels:
         panel.model.input(
             handlers.choose_model,
@@ -150,6 +150,21 @@ def wire_browser(bar: PromptBar, sampling: SamplingControls, page: gr.Blocks) ->
     draw = "() => crypto.getRandomValues(new Uint32Array(1))[0]"
     gr.on([page.load, sampling.new_seed.click], **HERE, inputs=None, outputs=sampling.seed, js=draw)
     sampling.seed.input(**HERE, inputs=None, outputs=sampling.fresh_seed, js="() => false")
+
+
+def wire_devices(devices: DevicesView, own: DeviceHandlers, handlers: Handlers, panels: list[Panel]) -> None:
+    """The clock ticks while the box is open; while it is closed nothing is sent at all."""
+    devices.box.expand(own.open, None, [devices.clock, devices.picture, devices.message], **NOW)
+    devices.box.collapse(own.close, None, devices.clock, **NOW)
+    devices.clock.tick(own.picture, None, devices.picture, **NOW)
+    pressed = devices.picture.click(own.act, None, [devices.picture, devices.message], trigger_mode="multiple", **NOW)
+    pressed.then(handlers.refresh_menus, *menus(panels), **NOW)
+
+
+def menus(panels: list[Panel]) -> tuple[list[gr.components.Component], list[gr.components.Component]]:
+    """Inputs and outputs of what keeps the menus true."""
+    models: list[gr.components.Component] = [panel.model for panel in panels]
+    return models, [*models, *(panel.about for panel in panels)]
 
 
 def look(panel: Panel) -> list[gr.components.Component]:

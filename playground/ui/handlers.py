@@ -15,7 +15,6 @@ import gradio as gr
 
 from model_registry.registry import Registry
 from playground.errors import PromptError, SamplingError
-from playground.settings import MAX_PANELS
 from playground.types import GenerationRequest, SamplingParams, half_character
 from playground.ui import view
 from playground.ui.pace import StreamControl
@@ -116,7 +115,7 @@ class Handlers:
         spec = self.registry.get(model_id)
         own = spec.prompt.default_system
         text: dict[str, Any] = {"value": own} if system == default_system else {}
-        return [gr.update(**text, **system_properties(spec)), own, about_model(spec)]
+        return [gr.update(**text, **system_properties(spec)), own, about_model(spec, self.pool.status(spec.id))]
 
     async def preview(self, typed: str, *rest: Any) -> list[str]:
         """Inputs: what is typed, the Look of every panel. Outputs: the preview of each, empty where closed."""
@@ -141,9 +140,11 @@ class Handlers:
             return [*[gr.skip()] * 3, *_layout(shown)]
         return [*_cleared(control), *_layout([is_shown and i != index for i, is_shown in enumerate(shown)])]
 
-    async def refresh_menus(self) -> list[Any]:
-        """Inputs: none. Outputs: the menu of every panel, with what is true of the models now."""
-        return [gr.update(choices=menu_choices(self.registry, self.pool))] * MAX_PANELS
+    async def refresh_menus(self, *model_ids: str) -> list[Any]:
+        """Inputs: every panel's model. Outputs: the menu of every panel, its about line, as things stand now."""
+        menu = gr.update(choices=menu_choices(self.registry, self.pool))
+        specs = [self.registry.get(model_id) for model_id in model_ids]
+        return [*[menu] * len(specs), *(about_model(spec, self.pool.status(spec.id)) for spec in specs)]
 
     async def _look(self, look: Look, typed: str) -> str:
         if not look.is_open:

@@ -17,6 +17,7 @@ from playground.ui.pace import StreamControl
 from playground.ui.state import PanelState
 
 if TYPE_CHECKING:
+    from playground.engines.model_status import ModelStatus
     from playground.engines.pool import EnginePool
 
 Choices = list[tuple[str, str]]
@@ -56,11 +57,11 @@ class Panel:
         return [self.state, self.chat, self.notice]
 
 
-def draw_panel(index: int, spec: ModelSpec, choices: Choices, shown: bool) -> Panel:
-    """`index` counts from 0. A panel that is not shown is drawn all the same, and hidden."""
+def draw_panel(index: int, spec: ModelSpec, status: ModelStatus, choices: Choices, shown: bool) -> Panel:
+    """`index` counts from 0, `status` is the model's. A panel that is not shown is drawn all the same, and hidden."""
     with gr.Column(visible=shown, min_width=0, elem_id=f"panel-{index}") as column:
         state, control, preview_open = gr.State(PanelState()), gr.State(StreamControl()), gr.State(False)
-        model, remove, about = _draw_head(index, spec, choices)
+        model, remove, about = _draw_head(index, spec, status, choices)
         system, default_system, reset = _draw_system(spec)
         with gr.Accordion("Template preview", open=False, elem_classes="preview-box") as preview_box:
             preview = gr.HTML()
@@ -87,7 +88,9 @@ def draw_panel(index: int, spec: ModelSpec, choices: Choices, shown: bool) -> Pa
     )  # fmt: skip
 
 
-def _draw_head(index: int, spec: ModelSpec, choices: Choices) -> tuple[gr.Dropdown, gr.Button, gr.HTML]:
+def _draw_head(
+    index: int, spec: ModelSpec, status: ModelStatus, choices: Choices
+) -> tuple[gr.Dropdown, gr.Button, gr.HTML]:
     with gr.Row(elem_classes="head"):
         model = gr.Dropdown(
             choices,
@@ -101,7 +104,7 @@ def _draw_head(index: int, spec: ModelSpec, choices: Choices) -> tuple[gr.Dropdo
             elem_classes="model",
         )
         remove = gr.Button("Remove", size="sm", scale=0, min_width=0, elem_classes="remove-panel")
-    return model, remove, gr.HTML(about_model(spec), elem_classes="about")
+    return model, remove, gr.HTML(about_model(spec, status), elem_classes="about")
 
 
 def _draw_system(spec: ModelSpec) -> tuple[gr.Textbox, gr.Textbox, gr.Button]:
@@ -130,15 +133,39 @@ def system_properties(spec: ModelSpec) -> dict[str, Any]:
     return {"interactive": True, "info": f"Sent before the conversation. Empty: {empty}."}
 
 
-def about_model(spec: ModelSpec) -> str:
-    """One line under the menu: a badge where the model is a stand-in, then size, languages and licences."""
+def about_model(spec: ModelSpec, status: ModelStatus) -> str:
+    """One line under the menu: a badge where the model is a stand-in, what a prompt to it starts, then size, languages
+    and licences."""
     facts = [f"{human_count(spec.parameters)} parameters", ", ".join(spec.languages)]
     facts += [f"{licence.text} ({licence.source})" for licence in spec.licences]
     line = "".join(f"<span>{view.verbatim(fact)}</span>" for fact in facts)
     badge = (
         f'<span class="badge">stand-in for {view.verbatim(spec.stand_in_for or "")}</span>' if spec.is_stand_in else ""
     )
-    return f'<div class="about-line">{badge}{line}</div>'
+    coming = what_comes(status)
+    first = f'<span class="coming {status.state}">{view.verbatim(coming)}</span>' if coming else ""
+    return f'<div class="about-line">{badge}{first}{line}</div>'
+
+
+def what_comes(status: ModelStatus) -> str:
+    """What the next prompt to a model that is not there sets in motion; empty where it is there."""
+    match status.state:
+        case "ready":
+            return ""
+        case "loading":
+            return "Is being loaded"
+        case "local":
+            return "Loads on the next prompt"
+        case "download":
+            return f"{_capital(status.detail)} on the next prompt"
+        case "too_large":
+            return f"{_capital(status.detail)}, more than this machine has free"
+        case "failed":
+            return "Failed to load; the next prompt tries again"
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def human_count(number: int) -> str:
@@ -147,9 +174,10 @@ def human_count(number: int) -> str:
 
 def menu_choices(registry: Iterable[ModelSpec], pool: EnginePool) -> Choices:
     """(label, id) of every model: its name, and how far it is from answering."""
-    return [(menu_label(spec, pool.status(spec.id).detail), spec.id) for spec in registry]
+    return [(menu_label(spec, pool.status(spec.id)), spec.id) for spec in registry]
 
 
-def menu_label(spec: ModelSpec, detail: str) -> str:
+def menu_label(spec: ModelSpec, status: ModelStatus) -> str:
     kind = ("stand-in",) if spec.is_stand_in and "stand-in" not in spec.name.lower() else ()
+    detail = "failed to load" if status.state == "failed" else status.detail  # why is a sentence, too long for a menu
     return " · ".join((spec.name, *kind, detail))

@@ -70,17 +70,28 @@ def _waiting(turn: Turn, waited_s: float, progress: LoadProgress | None) -> str:
     if turn.answer:
         said = f"answering · {turn.usage.completion_tokens} tokens" if turn.usage else "answering"
     else:
-        said = load_line(progress) if progress else "Reading the prompt"
+        said = f"{verbatim(turn.request.model_id)}: {load_line(progress)}" if progress else "Reading the prompt"
         said += f" · {waited_s:.0f} s" if waited_s >= 1 else ""
     return f'<div class="foot busy">{said}</div>'
 
 
 def load_line(progress: LoadProgress) -> str:
     """Such as "Downloading · 3.2 of 14.7 GB"; the numbers only where they are known."""
-    if not progress.total_bytes:
-        return STAGES[progress.stage]
-    unit, name = (1e9, "GB") if progress.total_bytes >= 1e9 else (1e6, "MB")
-    return f"{STAGES[progress.stage]} · {progress.done_bytes / unit:.1f} of {progress.total_bytes / unit:.1f} {name}"
+    stage = STAGES[progress.stage]
+    return f"{stage} · {part_of(progress.done_bytes, progress.total_bytes)}" if progress.total_bytes else stage
+
+
+def part_of(done_bytes: int, total_bytes: int) -> str:
+    """Such as "3.2 of 14.7 GB", in the unit of the whole."""
+    unit, name = (1e9, "GB") if total_bytes >= 1e9 else (1e6, "MB")
+    return f"{done_bytes / unit:.1f} of {total_bytes / unit:.1f} {name}"
+
+
+def amount(size_bytes: int) -> str:
+    """Such as "14.7 GB", "135 MB", "8.4 MB"."""
+    if size_bytes >= 999_500_000:
+        return f"{size_bytes / 1e9:.1f} GB"
+    return f"{size_bytes / 1e6:.0f} MB" if size_bytes >= 9_950_000 or not size_bytes else f"{size_bytes / 1e6:.1f} MB"
 
 
 def _foot(turn: Turn) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from fakes import spec
 from markup import read
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec, Statement
+from playground.engines.model_status import ModelState, ModelStatus
 from playground.ui.build import stand_in_banner
-from playground.ui.panel import about_model, system_properties
+from playground.ui.panel import about_model, menu_label, system_properties, what_comes
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -20,9 +22,10 @@ def hostile() -> ModelSpec:
 
 
 def test_nothing_that_a_catalog_says_opens_a_tag() -> None:
-    about, info = read(about_model(hostile())), read(system_properties(hostile())["info"])
+    status = ModelStatus("hostile", "download", HOSTILE)
+    about, info = read(about_model(hostile(), status)), read(system_properties(hostile())["info"])
     assert set(about.tags) <= {"div", "span"}
-    assert about.text.count(HOSTILE) == 4
+    assert about.text.count(HOSTILE) == 5
     assert info.tags == []
     assert HOSTILE in info.text
 
@@ -39,3 +42,25 @@ def test_the_system_box_says_what_an_empty_one_means() -> None:
     with_own = system_properties(spec("own", default_system="I am."))["info"]
     assert "Empty: the template puts in the model's own." in with_own
     assert "no system prompt" in system_properties(spec("nosys", system_role=False))["info"]
+
+
+@pytest.mark.parametrize(
+    ("state", "detail", "words"),
+    [
+        ("ready", "ready", ""),
+        ("loading", "loading", "Is being loaded"),
+        ("local", "on this machine", "Loads on the next prompt"),
+        ("download", "downloads 14.7 GB", "Downloads 14.7 GB on the next prompt"),
+        ("too_large", "needs 21.5 GB", "Needs 21.5 GB, more than this machine has free"),
+        ("failed", "The Hub is out of reach.", "Failed to load; the next prompt tries again"),
+    ],
+)
+def test_the_line_under_the_menu_says_what_a_prompt_would_start(state: ModelState, detail: str, words: str) -> None:
+    status = ModelStatus("plain", state, detail)
+    assert what_comes(status) == words
+    assert words in read(about_model(spec("plain"), status)).text
+
+
+def test_the_menu_says_that_a_load_failed_but_not_why() -> None:
+    assert menu_label(spec("plain"), ModelStatus("plain", "failed", "A long sentence.")) == "PLAIN · failed to load"
+    assert menu_label(spec("plain"), ModelStatus("plain", "too_large", "needs 9 GB")) == "PLAIN · needs 9 GB"

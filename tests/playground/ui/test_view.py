@@ -99,9 +99,25 @@ def test_an_answer_without_a_word_is_not_left_blank() -> None:
 def test_loading_shows_stage_size_and_seconds_in_the_place_of_the_answer() -> None:
     progress = LoadProgress("download", 3_200_000_000, 14_700_000_000)
     (foot,) = view.chat(turn(), 12.3, progress)[1]["content"]
-    assert read(foot["text"]).text == "Downloading · 3.2 of 14.7 GB · 12 s"
+    assert read(foot["text"]).text == "demo-kullm3: Downloading · 3.2 of 14.7 GB · 12 s"
     assert view.load_line(LoadProgress("weights", 1_500_000, 7_000_000)) == "Loading weights · 1.5 of 7.0 MB"
     assert view.load_line(LoadProgress("waiting")) == "Waiting for its turn to load"
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 MB"),
+        (7_040_000, "7.0 MB"),
+        (9_949_999, "9.9 MB"),
+        (9_950_000, "10 MB"),
+        (999_499_999, "999 MB"),
+        (999_500_000, "1.0 GB"),
+        (14_700_000_000, "14.7 GB"),
+    ],
+)
+def test_sizes_in_words(size: int, words: str) -> None:
+    assert view.amount(size) == words
 
 
 def test_waiting_and_answering_are_told_apart() -> None:
