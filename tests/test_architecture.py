@@ -17,7 +17,7 @@ SOURCES = [
 
 # A module may import its own layer and the layers below it.
 LAYERS = (
-    ("playground.errors", "playground.types"),
+    ("playground.errors", "playground.types", "playground.log"),
     ("model_registry",),
     ("playground.settings",),
     ("playground.prompting", "playground.placement"),

@@ -1,0 +1,109 @@
+"""What the app and the process of an engine say to each other, and the pipe through which they say it.
+
+`process` is the one end, `worker` the other. Knows neither processes nor engines.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Generic, TypeVar, cast
+
+from playground.errors import PlaygroundError
+from playground.types import DeviceUse, GenerationChunk, GenerationRequest, LoadProgress
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Answer this; `number` names the answer in all that is said of it, request ids being the users' affair."""
+
+    number: int
+    request: GenerationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Nobody reads this answer any more."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """See `Engine.abort`."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Stop the engine and end the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The engine serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """There will be no engine."""
+
+    error: PlaygroundError
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A piece of an answer."""
+
+    number: int
+    chunk: GenerationChunk
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """No more of an answer comes."""
+
+    number: int
+    error: PlaygroundError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNow:
+    """See `Engine.memory`; said when it has changed."""
+
+    devices: tuple[DeviceUse, ...]
+
+
+Order = Ask | Cancel | Abort | Close
+News = LoadProgress | Ready | Failed | Said | Ended | MemoryNow
+
+Out = TypeVar("Out")
+In = TypeVar("In")
+
+
+class Wire(Generic[Out, In]):
+    """One end of the pipe. Any thread may send; one receives, and closes it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+
+    def send(self, messages: list[Out]) -> None:
+        """All at once, which costs less than one by one. Lost where the other end is gone, as `receive` will tell.
+
+        Waits while the pipe is full.
+        """
+        with self._sending, suppress(OSError):
+            self._connection.send(messages)
+
+    def receive(self) -> list[In] | None:
+        """Waits for what comes next; None, and closed, once the other end is gone."""
+        try:
+            return cast("list[In]", self._connection.recv())
+        except (EOFError, OSError):
+            with self._sending:
+                self._connection.close()
+            return None

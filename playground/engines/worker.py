@@ -1,0 +1,171 @@
+"""The process of an engine: loads it, then answers what comes through the wire, until it is told to close.
+
+`process` starts it, and imports it too, so torch and the loader are imported in the functions: the app's process does
+without them. One thread receives, the event loop answers and sends; the engine has its own. A slow reader at the other
+end holds up this loop, never the generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from model_registry.spec import ModelSpec
+from playground.engines.base import Engine
+from playground.engines.wire import Abort, Ask, Cancel, Close, Ended, Failed, MemoryNow, News, Order, Ready, Said, Wire
+from playground.errors import EngineError, LoadError, PlaygroundError
+from playground.log import configure_log
+from playground.placement.plan import Device, Placement
+from playground.types import GenerationRequest, LoadProgress
+
+MEMORY_INTERVAL_S = 0.5
+ORPHAN_S = 1.0
+"""Seconds that an engine gets to close when the app is gone."""
+
+log = logging.getLogger(__name__)
+
+Load = Callable[[ModelSpec, Placement, Callable[[LoadProgress], None]], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a process is started for. `load` goes by its name, so it is a module's function."""
+
+    spec: ModelSpec
+    placement: Placement
+    load: Load
+    cpu_threads: int
+    log_level: int
+
+
+def load(spec: ModelSpec, placement: Placement, report: Callable[[LoadProgress], None]) -> Engine:
+    """See `loader.load_engine`."""
+    from playground.engines.loader import load_engine
+
+    return load_engine(spec, placement, report)
+
+
+def list_devices() -> tuple[Device, ...]:
+    """See `devices.find_devices`; to be run in a process that ends, since asking makes a CUDA context."""
+    from playground.placement.devices import find_devices
+
+    return find_devices()
+
+
+def work(connection: Connection, task: Task) -> None:
+    """The whole life of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group, but the app decides who ends
+    configure_log(task.log_level)
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), task.cpu_threads))
+    with asyncio.Runner() as runner:
+        worker = Worker(Wire(connection), task.spec.name, runner.get_loop())
+        threading.Thread(target=worker.listen, name="orders", daemon=True).start()
+        engine = worker.load(task)
+        if engine is not None:
+            runner.run(worker.serve(engine))
+
+
+class Worker:
+    """One engine and those who wait for it at the other end of the wire."""
+
+    def __init__(self, wire: Wire[News, Order], name: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._wire = wire
+        self._name = name
+        self._loop = loop
+        self._news: list[News] = []
+        self._running: dict[object, asyncio.Task[None]] = {}
+        self._closing = asyncio.Event()
+        self._engine: Engine
+
+    def load(self, task: Task) -> Engine | None:
+        """The engine, or None when it has told why there is none."""
+        try:
+            return task.load(task.spec, task.placement, lambda progress: self._wire.send([progress]))
+        except PlaygroundError as error:
+            failure = error
+        except Exception as error:
+            log.exception("loading %s", self._name)
+            failure = LoadError(f"{self._name} could not be loaded: {_first_line(error)}. The log has the details.")
+        self._wire.send([Failed(failure)])
+        return None
+
+    def listen(self) -> None:
+        """Runs in a thread: takes orders until the other end is gone, and sees to it that this process goes too."""
+        while (orders := self._wire.receive()) is not None:
+            self._loop.call_soon_threadsafe(self._obey, orders)
+        self._loop.call_soon_threadsafe(self._closing.set)
+        time.sleep(ORPHAN_S)
+        os._exit(1)
+
+    async def serve(self, engine: Engine) -> None:
+        """Answer until told to close."""
+        self._engine = engine
+        self._say(Ready())
+        memory = asyncio.create_task(self._tell_memory())
+        await self._closing.wait()
+        memory.cancel()
+        await engine.close()
+
+    def _obey(self, orders: list[Order]) -> None:
+        for order in orders:
+            match order:
+                case Ask(number, request):
+                    self._begin(number, self._answer(number, request))
+                case Cancel(number) if number in self._running:
+                    self._running[number].cancel()
+                case Abort(request_id):
+                    # A task, so that it comes behind the first step of a request that was asked just before.
+                    self._begin(object(), self._engine.abort(request_id))
+                case Close():
+                    self._closing.set()
+
+    def _begin(self, key: object, what: Coroutine[None, None, None]) -> None:
+        task = self._running[key] = self._loop.create_task(what)
+        task.add_done_callback(lambda _: self._running.pop(key))
+
+    async def _answer(self, number: int, request: GenerationRequest) -> None:
+        error: PlaygroundError | None = None
+        try:
+            async with aclosing(self._engine.stream(request)) as chunks:
+                async for chunk in chunks:
+                    self._say(Said(number, chunk))
+        except PlaygroundError as told:
+            error = told
+        except Exception as unexpected:
+            log.exception("%s: answering", self._name)
+            sentence = f"{self._name} failed: {_first_line(unexpected)}. Try again; the log has the details."
+            error = EngineError(sentence)
+        self._say(Ended(number, error))
+
+    async def _tell_memory(self) -> None:
+        told = None
+        while True:
+            now = self._engine.memory()
+            if now != told:
+                told = now
+                self._say(MemoryNow(now))
+            await asyncio.sleep(MEMORY_INTERVAL_S)
+
+    def _say(self, news: News) -> None:
+        """Sent at the end of this turn of the loop, with all else that is said in it."""
+        self._news.append(news)
+        if len(self._news) == 1:
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        news, self._news = self._news, []
+        self._wire.send(news)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

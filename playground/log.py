@@ -1,0 +1,20 @@
+"""How the playground's log looks, in the app's process and in those of the engines.
+
+Called once at the start of each process. Knows nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+TALKATIVE = ("httpx", "ContinuousBatchingLogger")
+"""Loggers of libraries that report normal business as news."""
+
+
+def configure_log(level: int = logging.INFO) -> None:
+    """Write to stderr what is of this level or above."""
+    logging.basicConfig(level=level, format=FORMAT)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
