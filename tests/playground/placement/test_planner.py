@@ -1,75 +1,58 @@
-"""Placing whole models on imagined machines."""
+"""The planner's entry points; test_real_cases and test_any_machine check what it plans."""
 
 from __future__ import annotations
 
 import pytest
 
 from model_registry.registry import Registry
-from model_registry.spec import ModelSpec
-from playground.errors import PlacementError
+from playground.placement.advice import card
 from playground.placement.defaults import default_models
 from playground.placement.devices import find_devices
-from playground.placement.planner import GPU_RESERVE_BYTES, Device, fits_on_gpus, place, place_all
-
-GB = 10**9
+from playground.placement.plan import Device, PlanOptions
+from playground.placement.planner import fits_on_gpus, needed_bytes, plan
 
 
 @pytest.fixture(scope="module")
-def both() -> list[ModelSpec]:
-    registry = Registry.load()
-    return [registry.get("krutrim-1-instruct"), registry.get("kullm3")]
+def registry() -> Registry:
+    return Registry.load()
 
 
-def machine(*gpus_gb: float, cpu_gb: float = 24) -> list[Device]:
-    gpus = [Device(f"cuda:{i}", "cuda", int(gb * GB), int(gb * GB)) for i, gb in enumerate(gpus_gb)]
-    return [*gpus, Device("cpu", "cpu", int(cpu_gb * GB), int(cpu_gb * GB))]
+def machine(*gpus_gib: float, cpu_gib: int = 64) -> list[Device]:
+    gpus = [card(f"cuda:{index}", gib) for index, gib in enumerate(gpus_gib)]
+    return [*gpus, Device("cpu", "cpu", cpu_gib << 30, cpu_gib << 30)]
 
 
-@pytest.mark.parametrize(
-    ("gpus", "where"),
-    [
-        ((80,), {"krutrim-1-instruct": "cuda:0", "kullm3": "cuda:0"}),
-        ((48,), {"krutrim-1-instruct": "cuda:0", "kullm3": "cuda:0"}),
-        ((48, 48), {"krutrim-1-instruct": "cuda:1", "kullm3": "cuda:0"}),
-        ((24, 48), {"krutrim-1-instruct": "cuda:0", "kullm3": "cuda:1"}),
-    ],
-)
-def test_both_models_find_their_gpus(both: list[ModelSpec], gpus: tuple[int, ...], where: dict[str, str]) -> None:
-    devices = machine(*gpus)
-    placements = place_all(both, devices)
-    assert {p.model_id: p.device for p in placements} == where
-    for device in devices:
-        used = sum(p.total_bytes for p in placements if p.device == device.name)
-        assert used <= device.total_bytes - (GPU_RESERVE_BYTES if device.kind == "cuda" else 0)
+def test_nothing_is_placed_nowhere() -> None:
+    assert plan([], []).placements == ()
+
+
+def test_a_model_asked_for_twice_has_one_place(registry: Registry) -> None:
+    krutrim = registry.get("krutrim")
+    assert [placement.model_id for placement in plan([krutrim, krutrim], machine(80)).placements] == [krutrim.id]
+
+
+def test_placements_stand_in_the_order_asked_for(registry: Registry) -> None:
+    for names in (["kullm3", "demo-kullm3", "krutrim-1-instruct"], ["krutrim-1-instruct", "kullm3", "demo-kullm3"]):
+        found = plan([registry.get(name) for name in names], machine(80))
+        assert [placement.model_id for placement in found.placements] == names
+        assert [found.of(name).model_id for name in names] == names
 
 
 @pytest.mark.parametrize(
-    ("gpus", "fit"), [((80,), True), ((48,), True), ((40,), False), ((24, 24), False), ((24, 28), True), ((), False)]
+    ("gpus", "fit"), [((80,), True), ((48,), True), ((36,), False), ((24, 24), True), ((24, 16), True), ((), False)]
 )
-def test_whether_gpus_hold_both(both: list[ModelSpec], gpus: tuple[int, ...], fit: bool) -> None:
-    assert fits_on_gpus(both, machine(*gpus, cpu_gb=1000)) is fit
+def test_whether_gpus_hold_both(registry: Registry, gpus: tuple[int, ...], fit: bool) -> None:
+    both = [registry.get("krutrim"), registry.get("kullm3")]
+    assert fits_on_gpus(both, machine(*gpus, cpu_gib=1000), PlanOptions(quantisation="none")) is fit
 
 
-def test_a_card_partly_in_use_counts_with_what_is_free(both: list[ModelSpec]) -> None:
-    busy = Device("cuda:0", "cuda", 80 * GB, 10 * GB)
-    with pytest.raises(PlacementError, match=r"8\.5 GB free on cuda:0"):
-        place(both[0], [busy])
-
-
-def test_the_dtype_is_the_catalogs_on_a_gpu_and_float32_on_the_cpu(both: list[ModelSpec]) -> None:
-    assert [place(spec, machine(80)).dtype for spec in both] == ["bfloat16", "float16"]
-    placement = place(both[0], machine(cpu_gb=64))
-    assert (placement.device, placement.dtype, placement.weight_bytes) == ("cpu", "float32", 4 * both[0].parameters)
-
-
-def test_what_is_taken_is_taken(both: list[ModelSpec]) -> None:
-    assert place(both[0], machine(40, 30)).device == "cuda:0"
-    assert place(both[0], machine(40, 30), {"cuda:0": 20 * GB}).device == "cuda:1"
-
-
-def test_what_fits_nowhere_says_what_it_needs_and_what_there_is(both: list[ModelSpec]) -> None:
-    with pytest.raises(PlacementError, match=r"KULLM3 needs .* on cuda:0 or .* on cpu .* 14\.5 GB free on cuda:0"):
-        place(both[1], machine(16, cpu_gb=8))
+def test_what_a_model_needs_is_what_the_planner_takes(registry: Registry) -> None:
+    for spec in registry:
+        needed = needed_bytes(spec)
+        options = PlanOptions(contexts=1, quantisation="none")
+        enough = Device("cuda:0", "cuda", needed, needed)
+        assert plan([spec], [enough], options).placements[0].total_bytes == needed
+        assert not fits_on_gpus([spec], [Device("cuda:0", "cuda", needed - 1, needed - 1)], options)
 
 
 def test_the_devices_of_this_machine_are_listed() -> None:
@@ -79,7 +62,16 @@ def test_the_devices_of_this_machine_are_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "shown"), [((80,), ("krutrim-1-instruct", "kullm3")), ((24,), ("demo-krutrim", "demo-kullm3"))]
+    ("gpus", "options", "shown"),
+    [
+        ((80,), PlanOptions(), ("krutrim-1-instruct", "kullm3")),
+        ((24, 24), PlanOptions(), ("krutrim-1-instruct", "kullm3")),
+        ((24,), PlanOptions(), ("demo-krutrim", "demo-kullm3")),
+        ((24,), PlanOptions(quantisation="8-bit"), ("krutrim-1-instruct", "kullm3")),
+        ((), PlanOptions(), ("demo-krutrim", "demo-kullm3")),
+    ],
 )
-def test_the_real_models_are_the_default_where_gpus_hold_them(gpus: tuple[int, ...], shown: tuple[str, ...]) -> None:
-    assert default_models(Registry.load(), machine(*gpus)) == shown
+def test_the_real_models_are_the_default_where_gpus_hold_them(
+    registry: Registry, gpus: tuple[int, ...], options: PlanOptions, shown: tuple[str, ...]
+) -> None:
+    assert default_models(registry, machine(*gpus, cpu_gib=1000), options) == shown
