@@ -13,18 +13,27 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REFUSALS = {"gated": (403, "GatedRepo"), "missing": (404, "RepoNotFound"), "broken": (500, "")}
 
 
 @dataclass
 class LocalHub:
-    """`repos` maps a repository's name to its folder or to one of REFUSALS; `cut_after` breaks one larger answer."""
+    """A place to download from.
 
-    repos: dict[str, Path | str]
+    repos: a repository's name to its folder, to its folders by revision, or to one of REFUSALS.
+    cut_after: bytes after which one larger answer breaks off.
+    stall_after: bytes after which one larger answer sends nothing more, and waits; `stalled` is set then.
+    claimed: bytes by file name, where a file is to seem larger than it is.
+    """
+
+    repos: dict[str, Path | dict[str, Path] | str]
     cut_after: int | None = None
+    stall_after: int | None = None
+    stalled: threading.Event = field(default_factory=threading.Event)
+    claimed: dict[str, int] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     bytes_sent: int = 0
+    _end: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> LocalHub:
         hub = self
@@ -37,6 +46,7 @@ class LocalHub:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -69,10 +79,12 @@ class _Handler(BaseHTTPRequestHandler):
         files = sorted(path for path in folder.iterdir() if path.is_file())
         if what == "revision":
             siblings = [{"rfilename": path.name} for path in files]
-            self._json({"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings})
+            self._json({"id": repo, "modelId": repo, "sha": commit_of(revision), "siblings": siblings})
         else:
-            entries = [{"type": "file", "path": p.name, "size": p.stat().st_size, "oid": _etag(p)} for p in files]
-            self._json(entries)
+            self._json([{"type": "file", "path": p.name, "size": self._size(p), "oid": _etag(p)} for p in files])
+
+    def _size(self, path: Path) -> int:
+        return self.served.claimed.get(path.name, path.stat().st_size)
 
     def _file(self, repo: str, revision: str, name: str) -> None:
         folder = self._folder(repo, revision)
@@ -85,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = path.read_bytes()
         start = int(re.findall(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[0])
         self.send_response(206 if start else 200)
-        self._headers(path, len(content) - start)
+        self._headers(path, self._size(path) - start, revision)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()
@@ -97,22 +109,31 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.cut_after is not None and len(content) > hub.cut_after:
             content, hub.cut_after = content[: hub.cut_after], None
             self.close_connection = True
+        stalls = hub.stall_after is not None and len(content) > hub.stall_after
+        if stalls:
+            content, hub.stall_after = content[: hub.stall_after], None
         hub.bytes_sent += len(content)
         self.wfile.write(content)
+        if stalls:
+            hub.stalled.set()
+            hub._end.wait()
 
     def _folder(self, repo: str, revision: str) -> Path | None:
         place = self.served.repos.get(repo, "missing")
         if isinstance(place, str):
             self._refuse(*REFUSALS[place])
             return None
-        if revision not in ("main", COMMIT):
+        revisions = place if isinstance(place, dict) else {"main": place}
+        folder = revisions.get(revision) or {commit_of(name): folder for name, folder in revisions.items()}.get(
+            revision
+        )
+        if folder is None:
             self._refuse(404, "RevisionNotFound")
-            return None
-        return place
+        return folder
 
-    def _headers(self, path: Path, length: int) -> None:
+    def _headers(self, path: Path, length: int, revision: str) -> None:
         self.send_header("ETag", f'"{_etag(path)}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", commit_of(revision))
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(length))
 
@@ -135,5 +156,11 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+def commit_of(revision: str) -> str:
+    """The commit that a branch or tag stands for; a commit stands for itself."""
+    return revision if re.fullmatch("[0-9a-f]{40}", revision) else hashlib.sha1(revision.encode()).hexdigest()
+
+
 def _etag(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes()).hexdigest()
+    """The hash of the content, as the Hub has it for large files."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -80,8 +80,9 @@ def _part(weights: Weights, file: DryRunFileInfo) -> _Part:
     found = get_hf_file_metadata(url)
     if found.etag is None or found.size is None:
         raise DownloadError(f"The Hub does not say how large {file.filename} of {weights.hub} is: try again later.")
-    blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=weights.hub, repo_type="model") / "blobs"
-    return _Part(url, file.filename, found.size, found.etag, blobs)
+    cache, repo = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=weights.hub, repo_type="model")
+    lock = cache / ".locks" / repo / f"{found.etag}.part.lock"
+    return _Part(url, file.filename, found.size, found.etag, cache / repo / "blobs", lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class _Part:
     size: int
     etag: str
     blobs: Path
+    lock: Path
 
     @property
     def path(self) -> Path:
@@ -103,11 +105,11 @@ class _Part:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def fetch(self, add: Callable[[int], None]) -> None:
-        self.blobs.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(self.path.with_suffix(".lock")):
+        for folder in (self.blobs, self.lock.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(self.lock):
             if not (self.blobs / self.etag).exists():
                 self._fetch_rest(add)
-        self.path.with_suffix(".lock").unlink(missing_ok=True)
 
     def _fetch_rest(self, add: Callable[[int], None]) -> None:
         there = self.there

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from downloads import ask
 from local_hub import LocalHub
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec, Weights
 from playground.engines.checkpoint import MODEL_FILES, fetch, is_local
 from playground.errors import CheckpointError
-
-ROOT = Path(__file__).parents[3]
-PROGRAM = """
-import json, sys
-from model_registry.registry import Registry
-from model_registry.spec import Weights
-from playground.engines.checkpoint import MODEL_FILES, fetch, is_local
-from playground.errors import PlaygroundError
-
-weights = Weights(hub=sys.argv[1], revision=sys.argv[2], bytes=1)
-spec = Registry.load().get("kullm3").model_copy(update={"weights": weights})
-seen, result = [], {"before": is_local(spec)}
-try:
-    folder = fetch(spec, MODEL_FILES, lambda done, total: seen.append((done, total)))
-    result |= {"files": sorted(path.name for path in folder.iterdir()), "progress": seen}
-except PlaygroundError as error:
-    result |= {"error": type(error).__name__, "says": str(error)}
-print(json.dumps(result | {"after": is_local(spec)}))
-"""
 
 
 @pytest.fixture
@@ -47,23 +24,6 @@ def repo(tmp_path: Path) -> Path:
     (folder / "modeling_evil.py").write_text("raise SystemExit('executed')")
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     return folder
-
-
-def ask(hub: LocalHub | str, home: Path, repo: str = "org/model", revision: str = "main", **env: str) -> dict[str, Any]:
-    """What a fresh process sees that fetches from this Hub into a cache in `home`."""
-    url = hub if isinstance(hub, str) else hub.url
-    environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **env}
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM, repo, revision],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout.splitlines()[-1])
 
 
 def spec_in(folder: Path) -> ModelSpec:
@@ -80,17 +40,6 @@ def test_a_download_brings_data_files_only_and_tells_its_bytes(repo: Path, tmp_p
     assert not any("evil" in request or ".bin" in request for request in hub.requests)
 
 
-def test_an_interrupted_download_resumes(repo: Path, tmp_path: Path) -> None:
-    size, step = 24_000_000, 10 * 2**20  # huggingface_hub writes, and so keeps, steps of 10 MiB
-    (repo / "model.safetensors").write_bytes(bytes(size))
-    with LocalHub({"org/model": repo}, cut_after=size - 1000) as hub:
-        result = ask(hub, tmp_path / "home")
-        if "error" in result:  # the client may give up or go on by itself; what is there is kept either way
-            result = ask(hub, tmp_path / "home")
-    assert result["after"]
-    assert hub.bytes_sent <= 2 * size - 2 * step
-
-
 def test_what_is_there_is_not_asked_for_again(repo: Path, tmp_path: Path) -> None:
     with LocalHub({"org/model": repo}) as hub:
         ask(hub, tmp_path / "home")
@@ -105,6 +54,7 @@ def test_what_is_there_is_not_asked_for_again(repo: Path, tmp_path: Path) -> Non
     [
         ("gated", "main", "org/model is gated: accept its terms on huggingface.co/org/model"),
         ("missing", "main", "The Hub has no public repository org/model"),
+        ("broken", "main", "The Hub answered 500 for org/model: try again in a while"),
         ("repo", "v9", "org/model has no revision 'v9'"),
     ],
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from placements import placed
+from safetensors.torch import load_file, save_file
 from tiny import write_tiny_model
 
 from model_registry.registry import Registry
