@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from model_registry.registry import Registry
 from model_registry.spec import FACTS, Dimensions, ModelSpec, PromptFormat, Statement, Weights
-from playground.engines.pool import ModelState, ModelStatus
-from playground.errors import ContextFullError, TemplateError
+from playground.engines.model_status import ModelState, ModelStatus
+from playground.errors import ContextFullError, EngineBusyError, LoadCancelledError, TemplateError
 from playground.types import (
+    DeviceReport,
     EncodedPrompt,
     GenerationChunk,
     GenerationRequest,
@@ -30,7 +31,8 @@ from playground.types import (
 class Script:
     """What a model does: `loading` first, then `pieces` with `pause_s` before each, then `error` or the end.
 
-    With `hangs` it never goes on after the pieces.
+    With `hangs` it never goes on after the pieces; without any, it is still loading, and a load can be cancelled.
+    `state` to `place` are its status, until it is cancelled or unloaded.
     """
 
     pieces: Sequence[str] = ("Hello", ", ", "world", ".")
@@ -42,6 +44,8 @@ class Script:
     finish_reason: str | None = "stop"
     state: ModelState = "ready"
     detail: str = "ready"
+    progress: LoadProgress | None = None
+    place: str = ""
 
 
 class FakeEncoder:
@@ -67,18 +71,30 @@ class FakeEncoder:
 
 @dataclass
 class FakePool:
-    """Speaks as scripted. `running` counts open streams by model, `requests` keeps what was asked."""
+    """Speaks as scripted. `running` counts open streams by model, `requests` keeps what was asked.
+
+    `reports` is what `memory` says; `preloaded`, `cancelled` and `unloaded` keep the models of these verbs.
+    """
 
     registry: Registry
     scripts: Mapping[str, Script] = field(default_factory=dict)
     requests: list[GenerationRequest] = field(default_factory=list)
     running: Counter[str] = field(default_factory=Counter)
     encoded: Counter[str] = field(default_factory=Counter)
+    reports: tuple[DeviceReport, ...] = ()
+    preloaded: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    unloaded: list[str] = field(default_factory=list)
     closed: bool = False
 
     def status(self, model_id: str) -> ModelStatus:
+        if model_id in (*self.cancelled, *self.unloaded):
+            return ModelStatus(model_id, "local", "on this machine")
         script = self._script(model_id)
-        return ModelStatus(model_id, script.state, script.detail)
+        return ModelStatus(model_id, script.state, script.detail, script.progress, script.place)
+
+    def memory(self) -> tuple[DeviceReport, ...]:
+        return self.reports
 
     async def encoder(self, model_id: str) -> FakeEncoder:
         self.encoded[model_id] += 1
@@ -92,18 +108,21 @@ class FakePool:
         try:
             encoder = FakeEncoder(self.registry.get(request.model_id))
             prompt = encoder.encode(request.messages)
-            async for event in self._play(self._script(request.model_id), len(prompt.token_ids)):
+            async for event in self._play(request.model_id, len(prompt.token_ids)):
                 yield event
         finally:
             self.running[request.model_id] -= 1
 
-    async def _play(self, script: Script, prompt_tokens: int) -> AsyncGenerator[StreamEvent, None]:
+    async def _play(self, model_id: str, prompt_tokens: int) -> AsyncGenerator[StreamEvent, None]:
+        script = self._script(model_id)
         for progress in script.loading:
             yield progress
             await asyncio.sleep(script.pause_s)
         for number, piece in enumerate(script.pieces, 1):
             await asyncio.sleep(script.pause_s)
             yield GenerationChunk(piece, None, Usage(prompt_tokens, number), Timings(0.0, 0.1, 0.01 * number))
+        if script.loading and script.hangs and not script.pieces:
+            await self._until_cancelled(model_id)
         if script.hangs:
             await asyncio.Event().wait()
         if script.error:
@@ -114,8 +133,23 @@ class FakePool:
                 "", script.finish_reason, Usage(prompt_tokens, count), Timings(0.0, 0.1, 0.01 * max(count, 1))
             )
 
-    def preload(self, model_id: str) -> None:
-        self.registry.get(model_id)
+    async def _until_cancelled(self, model_id: str) -> None:
+        already = self.cancelled.count(model_id)
+        while self.cancelled.count(model_id) == already:
+            await asyncio.sleep(0.01)
+        raise LoadCancelledError(f"Loading {self.registry.get(model_id).name} was cancelled: ask again to load it.")
+
+    def preload(self, model_ids: Sequence[str]) -> None:
+        self.preloaded += [self.registry.get(model_id).id for model_id in model_ids]
+
+    def cancel(self, model_id: str) -> None:
+        self.cancelled.append(self.registry.get(model_id).id)
+
+    async def unload(self, model_id: str) -> None:
+        if self.running[model_id]:
+            name = self.registry.get(model_id).name
+            raise EngineBusyError(f"{name} is answering: wait until it is done, or stop it.")
+        self.unloaded.append(self.registry.get(model_id).id)
 
     async def abort(self, request_id: str) -> None:
         raise AssertionError("the page closes streams instead")

@@ -1,101 +1,91 @@
 """Finds or loads the engine for a request, and says how far it is.
 
-Called by the UI and closed by the composition root. One engine a model, loaded once however many panels ask. torch and
-transformers are imported in the loading threads, so that the page need not wait for them. Knows no gradio.
+Called by the UI and closed by the composition root. One engine a model, loaded once however many panels ask; who comes
+and who leaves is the roster's business. Its verbs may be used from any thread and event loop. Knows no gradio.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
-from playground.engines.base import Engine
-from playground.errors import EngineClosedError, PlacementError, PlaygroundError
-from playground.placement.planner import Device, Placement, bytes_by_device, needed_bytes, place
-from playground.types import GenerationRequest, LoadProgress, StreamEvent
+from playground.engines.model_status import ModelStatus, Prospects, status_of_resident
+from playground.engines.process import start_engine
+from playground.engines.roster import SHUTTING_DOWN, Launch, Roster
+from playground.errors import EngineClosedError
+from playground.placement.plan import Device, Placement, PlacementPlan, PlanOptions
+from playground.placement.planner import plan
+from playground.types import DeviceReport, DeviceUse, GenerationRequest, StreamEvent
 
 if TYPE_CHECKING:
     from playground.prompting.encoder import PromptEncoder
 
-log = logging.getLogger(__name__)
-
-ModelState = Literal["ready", "loading", "local", "download", "too_large", "failed"]
-PROGRESS_INTERVAL_S = 0.25
-THREADS = 8
-"""Models that may be on their way at once; most of that time is spent waiting for a network."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
-    """`detail` goes into the menu beside the name: "ready", "downloads 14.7 GB", "needs 21.5 GB"."""
-
-    model_id: str
-    state: ModelState
-    detail: str
-
-
-@dataclass(slots=True)
-class _Loading:
-    """One model on its way, or there. `progress` is written by the loading thread and read by everyone."""
-
-    placement: Placement
-    engine: Future[Engine]
-    progress: LoadProgress = field(default_factory=lambda: LoadProgress("waiting"))
-
-    @property
-    def failed(self) -> bool:
-        return self.engine.done() and self.engine.exception() is not None
-
-    def report(self, progress: LoadProgress) -> None:
-        self.progress = progress
-
-    async def until_done(self) -> AsyncGenerator[LoadProgress, None]:
-        """How far it is, a few times a second; nothing where the engine is there already."""
-        if self.engine.done():
-            return
-        arrival = asyncio.wrap_future(self.engine)
-        arrival.add_done_callback(lambda done: done.cancelled() or done.exception())  # the engine's future tells it
-        try:
-            while not self.engine.done():
-                yield self.progress
-                await asyncio.wait([arrival], timeout=PROGRESS_INTERVAL_S)
-        finally:
-            arrival.cancel()
+READERS = 8
+"""Tokenizers that may be read at once; most of that time is spent waiting for a network."""
 
 
 class EnginePool:
-    def __init__(self, registry: Registry, devices: Sequence[Device]) -> None:
+    """
+    Args:
+        registry: the models that may be asked for.
+        devices: what the machine has, and had free before any model came.
+        options: what the user asks of placements.
+        start: how an engine is made.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        devices: Sequence[Device],
+        options: PlanOptions = PlanOptions(),  # noqa: B008 (frozen)
+        start: Launch = start_engine,
+    ) -> None:
         self.registry = registry
         self._devices = devices
-        self._loading: dict[str, _Loading] = {}
+        self._options = options
+        self._roster = Roster(self._plan, start)
+        self._prospects = Prospects(lambda spec: self._plan([spec], ()))
         self._encoders: dict[str, Future[PromptEncoder]] = {}
-        self._loaders = ThreadPoolExecutor(THREADS, thread_name_prefix="load-model")
-        self._readers = ThreadPoolExecutor(THREADS, thread_name_prefix="load-tokenizer")
-        # Downloads go side by side, building does not: transformers sets the process's default dtype meanwhile.
-        self._building = threading.Lock()
-        self._local: dict[str, bool] = {}
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="load-tokenizer")
         self._closed = False
 
     def status(self, model_id: str) -> ModelStatus:
         """What a menu says of the model; asks no network. Raises UnknownModelError."""
         spec = self.registry.get(model_id)
-        state, detail = self._state(spec)
-        return ModelStatus(spec.id, state, detail)
+        resident, failure = self._roster.find(spec.id)
+        if resident is None:
+            return self._prospects.status(spec, failure)
+        self._prospects.look_again(spec)
+        return status_of_resident(resident)
 
-    def preload(self, model_id: str) -> None:
-        """Begin to load a model that will be asked for; what fails is told to whoever asks."""
-        try:
-            self._start_loading(self.registry.get(model_id))
-        except PlaygroundError as error:
-            log.warning("%s", error)
+    def memory(self) -> tuple[DeviceReport, ...]:
+        """Every device with what the engines that are there take of it."""
+        uses = [(engine.model_id, use) for engine in self._roster.engines() for use in engine.memory()]
+        return tuple(_report(device, uses) for device in self._devices)
+
+    def preload(self, model_ids: Sequence[str]) -> None:
+        """Begin to load models that will be asked for, placed so that none takes the others' room.
+
+        Where they do not fit together, each that fits is loaded; what fails is logged and told by `status`.
+
+        Raises:
+            UnknownModelError, EngineClosedError.
+        """
+        specs = [self.registry.get(model_id) for model_id in model_ids]
+        self._roster.begin([*{spec.id: spec for spec in specs}.values()])
+
+    def cancel(self, model_id: str) -> None:
+        """Give up a load: streams that wait for it end with LoadCancelledError. Others are ignored."""
+        self._roster.give_up(self.registry.get(model_id).id)
+
+    async def unload(self, model_id: str) -> None:
+        """Returns when the model's memory is free. Raises EngineBusyError while it answers or someone waits for it."""
+        await _all(self._roster.dismiss(self.registry.get(model_id).id))
 
     async def encoder(self, model_id: str) -> PromptEncoder:
         """The model's prompt encoder; reads the tokenizer only, never the weights. Raises PlaygroundError."""
@@ -103,101 +93,56 @@ class EnginePool:
         return await asyncio.shield(asyncio.wrap_future(self._encoder(spec)))
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[StreamEvent, None]:
-        """Progress while the model is not there, then the chunks of its answer. Raises PlaygroundError."""
-        loading = self._start_loading(self.registry.get(request.model_id))
-        async with aclosing(loading.until_done()) as steps:
-            async for progress in steps:
-                yield progress
-        async with aclosing(loading.engine.result().stream(request)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        """Progress while the model is not there, then the chunks of its answer. Raises PlaygroundError.
+
+        While it runs its model is not unloaded. Closing it ends the answer, and lets the load go on for others.
+        """
+        resident = self._roster.enter(self.registry.get(request.model_id))
+        try:
+            async with aclosing(resident.loading.until_done()) as steps:
+                async for progress in steps:
+                    yield progress
+            async with aclosing(resident.loading.arrived.result().stream(request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self._roster.leave(resident)
 
     async def abort(self, request_id: str) -> None:
         """Stop the answer to a request, wherever it is; unknown ids are ignored."""
-        for engine in self._engines():
+        for engine in self._roster.engines():
             await engine.abort(request_id)
 
     async def close(self) -> None:
-        """Stop every engine and give the memory back; whoever is being answered is told."""
+        """Stop every engine and load, and give the memory back; whoever is being answered or waits is told."""
         self._closed = True
-        self._loaders.shutdown(wait=False, cancel_futures=True)
         self._readers.shutdown(wait=False, cancel_futures=True)
-        await asyncio.gather(*(engine.close() for engine in self._engines()))
-        self._loading.clear()
+        await _all(self._roster.close())
 
-    def _engines(self) -> list[Engine]:
-        return [entry.engine.result() for entry in self._loading.values() if entry.engine.done() and not entry.failed]
-
-    def _start_loading(self, spec: ModelSpec) -> _Loading:
-        self._require_open()
-        entry = self._loading.get(spec.id)
-        if entry is None or entry.failed:
-            future: Future[Engine] = Future()
-            future.set_running_or_notify_cancel()  # a panel that goes away does not stop the loading for the others
-            entry = _Loading(place(spec, self._devices, self._taken()), future)
-            self._loading[spec.id] = entry
-            self._loaders.submit(self._load, spec, entry)
-        return entry
-
-    def _load(self, spec: ModelSpec, entry: _Loading) -> None:
-        """Runs in a loading thread."""
-        try:
-            engine = self._load_engine(spec, entry)
-        except BaseException as error:
-            log.info("loading %s failed: %s", spec.id, error)
-            entry.engine.set_exception(error)
-        else:
-            self._local[spec.id] = True
-            entry.engine.set_result(engine)
-            if self._closed:  # came too late: nobody else will stop it
-                asyncio.run(engine.close())
-
-    def _load_engine(self, spec: ModelSpec, entry: _Loading) -> Engine:
-        from playground.engines.loader import build_engine, fetch_model
-
-        folder = fetch_model(spec, entry.report)
-        encoder = self._encoder(spec).result()
-        entry.report(LoadProgress("waiting"))
-        with self._building:
-            return build_engine(spec, folder, entry.placement, encoder, entry.report)
+    def _plan(self, specs: Sequence[ModelSpec], standing: Sequence[Placement]) -> PlacementPlan:
+        return plan(specs, self._devices, self._options, standing=standing)
 
     def _encoder(self, spec: ModelSpec) -> Future[PromptEncoder]:
         future = self._encoders.get(spec.id)
         if future is None or (future.done() and future.exception() is not None):
-            self._require_open()
+            if self._closed:
+                raise EngineClosedError(SHUTTING_DOWN)
             future = self._encoders[spec.id] = self._readers.submit(self._read_encoder, spec)
         return future
 
     def _read_encoder(self, spec: ModelSpec) -> PromptEncoder:
-        from playground.engines.loader import load_encoder
+        from playground.engines.tokenizers import load_encoder  # transformers: not before the page is there
 
         return load_encoder(spec)
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise EngineClosedError("The playground is shutting down: start it again to go on.")
 
-    def _taken(self) -> Mapping[str, int]:
-        """Bytes by device of all models that are there or on their way; the devices' free bytes are the start's."""
-        return bytes_by_device(entry.placement for entry in self._loading.values() if not entry.failed)
+async def _all(futures: Sequence[Future[None]]) -> None:
+    await asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
 
-    def _state(self, spec: ModelSpec) -> tuple[ModelState, str]:
-        entry = self._loading.get(spec.id)
-        if entry is not None and not entry.failed:
-            return ("ready", "ready") if entry.engine.done() else ("loading", "loading")
-        try:
-            place(spec, self._devices, self._taken())
-        except PlacementError:
-            return "too_large", f"needs {needed_bytes(spec, self._devices) / 1e9:.1f} GB"
-        if entry is not None:
-            return "failed", "failed to load"
-        if self._is_local(spec):
-            return "local", "on this machine"
-        return "download", f"downloads {spec.weights.bytes / 1e9:.1f} GB"
 
-    def _is_local(self, spec: ModelSpec) -> bool:
-        if spec.id not in self._local:
-            from playground.engines.checkpoint import is_local
-
-            self._local[spec.id] = is_local(spec)
-        return self._local[spec.id]
+def _report(device: Device, uses: Sequence[tuple[str, DeviceUse]]) -> DeviceReport:
+    here = tuple((model_id, use) for model_id, use in uses if use.device == device.name)
+    if not here:
+        return DeviceReport(device.name, device.total_bytes, device.free_bytes)
+    # Every engine tells what is free twice a second; of reports that differ, the lower promises no room that is taken.
+    return DeviceReport(device.name, here[-1][1].total_bytes, min(use.free_bytes for _, use in here), here)

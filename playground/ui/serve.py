@@ -48,8 +48,7 @@ def serve(page: gr.Blocks, pool: EnginePool, models: Sequence[str], launch: dict
         raise PlaygroundError(f"The page cannot be served: {error}") from error
     print(f"The playground is at {page.local_url} (Ctrl+C ends it).", flush=True)
     try:
-        for model_id in models:
-            pool.preload(model_id)
+        pool.preload(models)
         ended.wait()
     finally:
         _end_for_certain()

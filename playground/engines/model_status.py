@@ -1,0 +1,82 @@
+"""What a menu says of a model: there, on its way, on this machine, on the Hub, too large, failed.
+
+Asked often and for every model, so what cannot change is worked out once. Used by the pool. Asks no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from model_registry.spec import ModelSpec
+from playground.engines.residency import Resident
+from playground.errors import PlacementError
+from playground.placement.planner import needed_bytes
+from playground.types import LoadProgress
+
+ModelState = Literal["ready", "loading", "local", "download", "too_large", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """`detail` goes into the menu beside the name: "ready", "downloads 14.7 GB", "needs 21.5 GB".
+
+    A model that failed says why there, in a sentence. `progress` only while loading; `place` is the sentence of the
+    placement plan while the model has a place, else "".
+    """
+
+    model_id: str
+    state: ModelState
+    detail: str
+    progress: LoadProgress | None = None
+    place: str = ""
+
+
+def status_of_resident(resident: Resident) -> ModelStatus:
+    place = resident.placement.reason
+    if resident.loading.is_done:
+        return ModelStatus(resident.spec.id, "ready", "ready", None, place)
+    return ModelStatus(resident.spec.id, "loading", "loading", resident.loading.progress, place)
+
+
+class Prospects:
+    """What is true of models that have no place now.
+
+    try_alone: plans a model on the empty machine; raises PlacementError.
+    """
+
+    def __init__(self, try_alone: Callable[[ModelSpec], object]) -> None:
+        self._try_alone = try_alone
+        self._fits: dict[str, bool] = {}
+        self._local: dict[str, bool] = {}
+
+    def status(self, spec: ModelSpec, failure: str) -> ModelStatus:
+        if not self._could_fit(spec):
+            return ModelStatus(spec.id, "too_large", f"needs {needed_bytes(spec) / 1e9:.1f} GB")
+        if failure:
+            return ModelStatus(spec.id, "failed", failure)
+        if self._is_local(spec):
+            return ModelStatus(spec.id, "local", "on this machine")
+        return ModelStatus(spec.id, "download", f"downloads {spec.weights.bytes / 1e9:.1f} GB")
+
+    def look_again(self, spec: ModelSpec) -> None:
+        """Files may have come since."""
+        self._local.pop(spec.id, None)
+
+    def _could_fit(self, spec: ModelSpec) -> bool:
+        if spec.id not in self._fits:
+            try:
+                self._try_alone(spec)
+            except PlacementError:
+                self._fits[spec.id] = False
+            else:
+                self._fits[spec.id] = True
+        return self._fits[spec.id]
+
+    def _is_local(self, spec: ModelSpec) -> bool:
+        from playground.engines.checkpoint import is_local
+
+        if spec.id not in self._local:
+            self._local[spec.id] = is_local(spec)
+        return self._local[spec.id]

@@ -1,0 +1,87 @@
+"""Who leaves for a newcomer: the fewest, the least recently used first, and nobody who stands elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from fakes import spec
+
+from model_registry.spec import ModelSpec
+from playground.engines.loading import Loading
+from playground.engines.residency import Resident, make_room
+from playground.errors import PlacementError
+from playground.placement.plan import Placement, PlacementPlan, Share
+
+HOMES = {"left": 2, "right": 1}
+"""How many models each of these devices holds; a model's name begins with its device."""
+
+
+def place(model: ModelSpec) -> Placement:
+    share = Share(model.id.split("-")[0], 0, 0, 1, 1, 1)
+    return Placement(model.id, "float32", "none", 1, (share,), f"{model.name}: whole on {share.device}")
+
+
+def plan(newcomers: Sequence[ModelSpec], standing: Sequence[Placement]) -> PlacementPlan:
+    placements = [place(model) for model in newcomers]
+    taken = Counter(placement.device for placement in [*standing, *placements])
+    for model, placement in zip(newcomers, placements, strict=True):
+        if taken[placement.device] > HOMES.get(placement.device, 0):
+            raise PlacementError(f"{model.name} does not fit.")
+    return PlacementPlan(tuple(placements))
+
+
+def residents(*model_ids: str) -> list[Resident]:
+    """The least recently used first."""
+    models = [spec(model_id) for model_id in model_ids]
+    return [Resident(model, place(model), Loading(model.id), last_used) for last_used, model in enumerate(models)]
+
+
+def leavers(newcomers: Sequence[str], present: Sequence[Resident], idle: Sequence[Resident]) -> list[str]:
+    _, leaving = make_room([spec(model_id) for model_id in newcomers], present, idle, plan)
+    return [resident.spec.id for resident in leaving]
+
+
+def test_nobody_leaves_where_there_is_room() -> None:
+    present = residents("left-1", "right-1")
+    assert leavers(["left-2"], present, present) == []
+
+
+def test_the_least_recently_used_leaves() -> None:
+    present = residents("left-1", "left-2")
+    assert leavers(["left-3"], present, present) == ["left-1"]
+    assert leavers(["left-3"], present, present[::-1]) == ["left-1"]
+
+
+def test_as_many_leave_as_need_to() -> None:
+    present = residents("left-1", "left-2")
+    assert leavers(["left-3", "left-4"], present, present) == ["left-1", "left-2"]
+
+
+def test_whoever_stands_elsewhere_stays_however_long_it_was_not_used() -> None:
+    present = residents("right-1", "left-1", "left-2")
+    assert leavers(["left-3"], present, present) == ["left-1"]
+
+
+def test_only_the_idle_leave() -> None:
+    present = residents("left-1", "left-2")
+    assert leavers(["left-3"], present, present[1:]) == ["left-2"]
+
+
+def test_the_sentence_names_those_in_the_way_and_nobody_else() -> None:
+    present = residents("right-1", "left-1", "left-2")
+    with pytest.raises(PlacementError, match=r"^RIGHT-1 is being loaded and cannot make room for RIGHT-2: wait until"):
+        leavers(["right-2"], present, present[1:])
+    with pytest.raises(PlacementError) as told:
+        leavers(["left-3", "left-4"], present, [])
+    assert str(told.value) == (
+        "LEFT-1 is being loaded, LEFT-2 is being loaded; they cannot make room for LEFT-3 and LEFT-4: "
+        "wait until they are done, or stop them."
+    )
+
+
+def test_what_an_empty_machine_cannot_hold_is_the_planners_to_say() -> None:
+    present = residents("left-1")
+    with pytest.raises(PlacementError, match=r"^NOWHERE-1 does not fit\.$"):
+        leavers(["nowhere-1"], present, [])
