@@ -1,51 +1,24 @@
 """Where each model goes: a pure function over catalog facts and a device list, so that it is tested without GPUs.
 
-The order of preference, each step taken only where none before it has room for all models asked for:
-
-1. 16-bit weights, then 8-bit, then 4-bit, where the options and the catalog allow it: no 4-bit weights while 8-bit ones
-   would do, as few quantised models as will do, and the larger model before the smaller, which suffers more.
-2. With the same weights: every model whole on one GPU; then as few models as will do spread over several GPUs.
-3. So placed: on as few devices as a spread model needs, and no two models on one device while there is another.
-4. With CPU offloading, and only where asked for: as few models as will do keep some layers in the CPU's memory. They
-   stay at 16 bits, for bitsandbytes' weights do not travel. This is the last resort, after 4-bit weights.
-
-Before any step down, models get room for fewer full contexts than wanted, down to one; what is left over then is given
-back, a context at a time. Every engine is a process of its own, so each pays for one on every device that it uses.
-
-The CPU serves models in float32. It takes anything that it has memory for where there are no GPUs. Beside GPUs it takes
-only models so small that it answers at reading speed, and only when no GPU has room: a large model that silently landed
-there would seem to hang, so it is refused, and the error says what would help.
+What it prefers to what is written in `preference`. Every engine is a process of its own, so each model pays for one on
+every device that it uses. It is deterministic: the same question has the same answer.
 
 Called by the composition root, the engine pool and the page. Knows neither torch nor the engines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import combinations, product
-from typing import get_args
 
 from model_registry.spec import ModelSpec
 from playground.errors import PlacementError
-from playground.placement.advice import advice
+from playground.placement.advice import Question, advice
 from playground.placement.explain import reason
 from playground.placement.footprint import footprint
-from playground.placement.plan import (
-    Device,
-    Placement,
-    PlacementPlan,
-    PlanOptions,
-    Quantisation,
-    Share,
-    bytes_by_device,
-)
-from playground.placement.search import Demand, Layout, Machine, Manner, find_layout, holds, shares
-
-SMALL = 1_000_000_000
-"""Parameters up to which a CPU answers at reading speed: in float32 a token reads 4 GB of memory."""
-
-SEVERITY: tuple[Quantisation, ...] = get_args(Quantisation)
+from playground.placement.plan import Device, Placement, PlacementPlan, PlanOptions, Share, bytes_by_device
+from playground.placement.preference import steps
+from playground.placement.search import Demand, Layout, Machine, find_layout, holds, shares
 
 
 def plan(
@@ -67,28 +40,21 @@ def plan(
         PlacementError: they do not fit; the sentences say what is missing, and the nearest plan that would fit.
     """
     wanted = list({spec.id: spec for spec in specs}.values())
-    found = _plan(wanted, devices, options, standing)
+    found = find_plan(wanted, devices, options, standing)
     if found is None:
-        raise PlacementError(advice(wanted, devices, options, standing, _plan))
+        raise PlacementError(advice(Question(wanted, devices, options, standing), find_plan))
     return found
 
 
-def needed_bytes(spec: ModelSpec) -> int:
-    """What the model takes of one GPU, whole and unquantised, with one full context: for menus and advice."""
-    return footprint(spec).whole_bytes(1)
-
-
-def fits_on_gpus(specs: Iterable[ModelSpec], devices: Sequence[Device], options: PlanOptions = PlanOptions()) -> bool:  # noqa: B008
-    """Whether GPUs alone hold all these models at once."""
-    gpus = [device for device in devices if device.kind == "cuda"]
-    return bool(gpus) and _plan(list(specs), gpus, options, ()) is not None
-
-
-def _plan(
-    specs: Sequence[ModelSpec], devices: Sequence[Device], options: PlanOptions, standing: Sequence[Placement]
+def find_plan(
+    specs: Sequence[ModelSpec],
+    devices: Sequence[Device],
+    options: PlanOptions = PlanOptions(),  # noqa: B008
+    standing: Sequence[Placement] = (),
 ) -> PlacementPlan | None:
+    """As `plan`, without advice where there is no plan: that takes several times as long as looking for one."""
     machine = _machine(devices, standing)
-    for demands in _steps(specs, options, machine):
+    for demands in steps(specs, options, machine):
         found = _settle(demands, options.contexts, machine)
         if found is not None:
             layout, contexts = found
@@ -99,6 +65,17 @@ def _plan(
     return None
 
 
+def needed_bytes(spec: ModelSpec) -> int:
+    """What the model takes of one GPU, whole and unquantised, with one full context: for menus and advice."""
+    return footprint(spec).whole_bytes(1)
+
+
+def fits_on_gpus(specs: Iterable[ModelSpec], devices: Sequence[Device], options: PlanOptions = PlanOptions()) -> bool:  # noqa: B008
+    """Whether GPUs alone hold all these models at once."""
+    gpus = [device for device in devices if device.kind == "cuda"]
+    return bool(gpus) and find_plan(list(specs), gpus, options) is not None
+
+
 def _machine(devices: Sequence[Device], standing: Sequence[Placement]) -> Machine:
     taken = bytes_by_device(standing)
     return Machine(
@@ -106,63 +83,6 @@ def _machine(devices: Sequence[Device], standing: Sequence[Placement]) -> Machin
         cpu=next((device.name for device in devices if device.kind == "cpu"), None),
         free={device.name: device.free_bytes - taken[device.name] for device in devices},
         busy=frozenset(taken),
-    )
-
-
-def _steps(specs: Sequence[ModelSpec], options: PlanOptions, machine: Machine) -> Iterator[list[Demand]]:
-    """What is tried, in the order of preference."""
-    if not machine.gpus:
-        yield [_demand(spec, "none", "whole", machine) for spec in specs]
-        return
-    for offloaded in _subsets(specs) if options.offload else [frozenset[str]()]:
-        for quantisations in _quantisations(specs, options):
-            pairs = list(zip(specs, quantisations, strict=True))
-            if any(spec.id in offloaded and quantisation != "none" for spec, quantisation in pairs):
-                continue
-            for spread in _subsets([spec for spec in specs if spec.id not in offloaded]):
-                yield [_demand(spec, q, _manner(spec, spread, offloaded), machine) for spec, q in pairs]
-
-
-def _manner(spec: ModelSpec, spread: frozenset[str], offloaded: frozenset[str]) -> Manner:
-    return "offloaded" if spec.id in offloaded else "spread" if spec.id in spread else "whole"
-
-
-def _subsets(specs: Sequence[ModelSpec]) -> Iterator[frozenset[str]]:
-    """Ids of none, one, two … of the models, larger ones first."""
-    ids = [spec.id for spec in sorted(specs, key=lambda spec: -spec.parameters)]
-    for count in range(len(ids) + 1):
-        yield from map(frozenset, combinations(ids, count))
-
-
-def _quantisations(specs: Sequence[ModelSpec], options: PlanOptions) -> list[tuple[Quantisation, ...]]:
-    """One quantisation for each model, from the mildest combination to the most severe."""
-    allowed = [_allowed(spec, options) for spec in specs]
-    by_size = sorted(range(len(specs)), key=lambda number: -specs[number].parameters)
-
-    def severity(chosen: tuple[Quantisation, ...]) -> tuple[int, ...]:
-        levels = [SEVERITY.index(quantisation) for quantisation in chosen]
-        # Few at 4 bits before few at 8: and of one model, the larger.
-        return (levels.count(2), levels.count(1), *(-levels[number] for number in by_size))
-
-    return sorted(product(*allowed), key=severity)
-
-
-def _allowed(spec: ModelSpec, options: PlanOptions) -> tuple[Quantisation, ...]:
-    if options.quantisation == "auto":
-        return ("none", *spec.quantisations)
-    if options.quantisation in spec.quantisations:
-        return (options.quantisation,)
-    return ("none",)
-
-
-def _demand(spec: ModelSpec, quantisation: Quantisation, manner: Manner, machine: Machine) -> Demand:
-    may_use_cpu = manner == "whole" and (not machine.gpus or spec.parameters <= SMALL)
-    return Demand(
-        spec=spec,
-        quantisation=quantisation,
-        manner=manner,
-        on_gpu=footprint(spec, quantisation) if machine.gpus else None,
-        on_cpu=footprint(spec, "none", "cpu") if may_use_cpu else None,
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import permutations
 from typing import Literal
 
 from model_registry.spec import ModelSpec
@@ -67,6 +66,21 @@ class Layout:
     over: tuple[str, ...] = ()
 
 
+def may_fit(demands: Sequence[Demand], machine: Machine) -> bool:
+    """Whether the machine has enough memory in all for one full context of each; quick, and no more than a sieve."""
+    on_gpus = in_all = 0
+    for demand in demands:
+        least = least_bytes(demand, 1)
+        in_all += least
+        on_gpus += least if demand.on_cpu is None and demand.manner != "offloaded" else 0
+    return on_gpus <= machine.free_on_gpus and in_all <= machine.free_in_all
+
+
+def least_bytes(demand: Demand, contexts: int) -> int:
+    """Bytes that the model takes at the least, wherever it goes."""
+    return min((sizes.whole_bytes(contexts) for sizes in (demand.on_gpu, demand.on_cpu) if sizes), default=0)
+
+
 def find_layout(demands: Sequence[Demand], contexts: Sequence[int], machine: Machine) -> Layout | None:
     """The cheapest layout with room for these numbers of full contexts, one for each model."""
     return _Search(demands, contexts, machine).run()
@@ -105,23 +119,14 @@ class _Search:
 
     def __init__(self, demands: Sequence[Demand], contexts: Sequence[int], machine: Machine) -> None:
         self._demands, self._contexts, self._machine = demands, contexts, machine
-        numbers = sorted(range(len(demands)), key=lambda number: -self._least(number))
+        numbers = sorted(range(len(demands)), key=lambda number: -least_bytes(demands[number], contexts[number]))
         self._whole = [number for number in numbers if demands[number].manner != "spread"]
         self._spread = [number for number in numbers if demands[number].manner == "spread"]
         self._best: Layout | None = None
 
     def run(self) -> Layout | None:
-        least = [self._least(number) for number in range(len(self._demands))]
-        bound = [demand.on_cpu is None and demand.manner != "offloaded" for demand in self._demands]
-        on_gpus = sum(size for size, only_there in zip(least, bound, strict=True) if only_there)
-        if on_gpus <= self._machine.free_on_gpus and sum(least) <= self._machine.free_in_all:
-            self._place(0, dict(self._machine.free), {}, (0, 1 if self._spread else 0, 0))
+        self._place(0, dict(self._machine.free), {}, (0, 1 if self._spread else 0, 0))
         return self._best
-
-    def _least(self, number: int) -> int:
-        """Bytes that the model takes at the least, wherever it goes."""
-        demand = self._demands[number]
-        return min(sizes.whole_bytes(self._contexts[number]) for sizes in (demand.on_gpu, demand.on_cpu) if sizes)
 
     def _place(self, depth: int, free: dict[str, int], homes: dict[int, str], cost: tuple[int, int, int]) -> None:
         if self._best is not None and cost >= self._best.cost:
@@ -158,7 +163,7 @@ class _Search:
             self._best = Layout(cost, homes)
             return
         gpus = {gpu: free[gpu] for gpu in self._machine.gpus}
-        for line in permutations(self._spread):
+        for line in (tuple(self._spread), tuple(reversed(self._spread)))[: len(self._spread)]:
             over = devices_needed(_parts(line, self._demands, self._contexts), gpus)
             if over is not None:
                 shared = sum(device in self._machine.busy or device in homes.values() for device in over)
