@@ -1,4 +1,4 @@
-"""A tiny model with a real tokenizer behind a real engine, and a look inside at what the engine holds.
+"""Tiny models with a real tokenizer behind real engines of both kinds, and a look inside at what an engine holds.
 
 The looks inside follow transformers 5.23.0, as playground/engines/generation_loop.py does.
 """
@@ -8,17 +8,34 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from accelerate import dispatch_model
 from fakes import spec
 from scripts_of_the_world import byte_level_tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
+from model_registry.architectures.krutrim import KrutrimConfig, KrutrimForCausalLM
 from playground.engines.batched import BatchedEngine, BatchedOptions
+from playground.engines.device_map import block_names, device_map
+from playground.engines.in_process import InProcessEngine
+from playground.engines.sharded import ShardedEngine, ShardedOptions
+from playground.engines.sharded_loop import Request
+from playground.placement.plan import Share
 from playground.prompting.encoder import PromptEncoder
 from playground.types import GenerationChunk, GenerationRequest, Message, SamplingParams
 
+Kind = Literal["batched", "sharded"]
+KINDS: tuple[Kind, ...] = ("batched", "sharded")
 CONTEXT = 256
 EOS = 0
 PATIENCE_S = 60
@@ -47,6 +64,45 @@ def tiny_llama(seed: int = 0, **config: Any) -> LlamaForCausalLM:
     return model
 
 
+def tiny_gpt_neox(seed: int = 0) -> GPTNeoXForCausalLM:
+    """As `tiny_llama`, of the first KULLMs' architecture."""
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    ids = {"vocab_size": 400, "bos_token_id": None, "eos_token_id": EOS}
+    config = GPTNeoXConfig(**sizes, **ids, max_position_embeddings=CONTEXT, initializer_range=0.3)
+    model = GPTNeoXForCausalLM(config).eval()
+    model.lm_head.weight.data[EOS] = 0
+    return model
+
+
+def tiny_krutrim(seed: int = 0) -> KrutrimForCausalLM:
+    """As `tiny_llama`, of Krutrim's architecture; the head is the embeddings."""
+    torch.manual_seed(seed)
+    attention = {"attn_type": "grouped_query_attention", "kv_n_heads": 2, "alibi": True}
+    sizes = {"d_model": 32, "n_heads": 4, "n_layers": 3, "vocab_size": 400, "max_seq_len": CONTEXT}
+    model = KrutrimForCausalLM(KrutrimConfig(**sizes, attn_config=attention, initializer_range=0.3)).eval()
+    assert model.lm_head.weight is model.transformer.wte.weight
+    model.lm_head.weight.data[EOS] = 0
+    model.generation_config.eos_token_id = EOS
+    return model
+
+
+def shares(*parts: tuple[str, int]) -> tuple[Share, ...]:
+    """Of a placement: devices, each with so many layers, one after the other."""
+    result: list[Share] = []
+    for device, layers in parts:
+        first = result[-1].last_layer + 1 if result else 0
+        result.append(Share(device, first, first + layers - 1, 0, 0, 0))
+    return tuple(result)
+
+
+def spread(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The model with its first layer in memory and the others on disk, by accelerate, as over two devices."""
+    where = device_map(model, shares(("cpu", 1), ("disk", len(block_names(model)) - 1)))
+    skip = model._skip_keys_device_placement
+    return dispatch_model(model, where, offload_dir=str(folder), skip_keys=skip)
+
+
 def encoder(model: PreTrainedModel, context: int = CONTEXT) -> PromptEncoder:
     """The last message, as it is, is the prompt; the tokenizer has as many tokens as the model."""
     facts = spec("tiny", template="{{ messages[-1].content }}").model_copy(update={"context_length": context})
@@ -57,10 +113,16 @@ def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerFast:
     return byte_level_tokenizer(model.config.vocab_size)
 
 
-def make_engine(model: PreTrainedModel | None = None, *, context: int = CONTEXT, **options: int) -> BatchedEngine:
+def make_engine(
+    model: PreTrainedModel | None = None, *, kind: Kind = "batched", context: int = CONTEXT, **options: int
+) -> Any:
+    """An engine of that kind; `max_batch_tokens` is, for both, how much of a prompt is read in one step."""
     model = model if model is not None else tiny_llama()
-    sizes = BatchedOptions(**{"kv_tokens": 2048, "max_batch_tokens": 128, **options})
-    return BatchedEngine(model, encoder(model, context), options=sizes)
+    sizes = {"kv_tokens": 2048, "max_batch_tokens": 128, **options}
+    if kind == "batched":
+        return BatchedEngine(model, encoder(model, context), options=BatchedOptions(**sizes))
+    sizes["step_tokens"] = sizes.pop("max_batch_tokens")
+    return ShardedEngine(model, encoder(model, context), options=ShardedOptions(**sizes))
 
 
 def ask(question: str = "안녕", request_id: str | None = None, **sampling: Any) -> GenerationRequest:
@@ -74,12 +136,12 @@ def ask(question: str = "안녕", request_id: str | None = None, **sampling: Any
     )
 
 
-async def chunks_of(engine: BatchedEngine, request: GenerationRequest) -> list[GenerationChunk]:
+async def chunks_of(engine: InProcessEngine, request: GenerationRequest) -> list[GenerationChunk]:
     async with asyncio.timeout(PATIENCE_S):
         return [chunk async for chunk in engine.stream(request)]
 
 
-async def answer(engine: BatchedEngine, request: GenerationRequest) -> str:
+async def answer(engine: InProcessEngine, request: GenerationRequest) -> str:
     return "".join(chunk.delta for chunk in await chunks_of(engine, request))
 
 
@@ -128,12 +190,17 @@ class Gate:
             self._changed.notify_all()
 
 
-def processor(engine: BatchedEngine) -> Any:
+def processor(engine: Any) -> Any:
     return engine._loop._manager.batch_processor
 
 
-def held(engine: BatchedEngine) -> set[str]:
+def held(engine: InProcessEngine) -> set[str]:
     """Everything that the engine, its scheduler and its cache hold for requests."""
+    streams = {f"stream {i}" for i in engine._admitted}
+    return streams | (_held_by_rows(engine) if isinstance(engine, ShardedEngine) else _held_by_pages(engine))
+
+
+def _held_by_pages(engine: InProcessEngine) -> set[str]:
     scheduler = processor(engine).scheduler
     tables = [
         table for allocator in processor(engine).cache.cache_allocators.values() for table in allocator.block_table
@@ -143,8 +210,34 @@ def held(engine: BatchedEngine) -> set[str]:
         *(f"waiting {i}" for i in [*scheduler.waiting_requests, *scheduler.waiting_requests_order]),
         *(f"blocks of {i}" for i in tables),
         *(f"inbox {i}" for i in engine._loop._router.inboxes),
-        *(f"stream {i}" for i in engine._admitted),
     }
+
+
+def _held_by_rows(engine: ShardedEngine) -> set[str]:
+    loop = engine._loop
+    tickets = {id(row): ticket for ticket, row in loop._live.items()}
+    places = {"waiting": list(loop._waiting), "entering": rows_in(loop._entering), "running": rows_in(loop._running)}
+    return {
+        *(f"{place} {tickets.get(id(row), 'nobody')}" for place, rows in places.items() for row in rows),
+        *(f"inbox {ticket}" for ticket in tickets.values()),
+        *(f"cache on {device}" for device, (used, _) in loop.kv_use().items() if used),
+    }
+
+
+def rows_in(batch: Any) -> list[Request]:
+    return list(batch.rows) if batch is not None else []
+
+
+def active(engine: InProcessEngine) -> int:
+    """Requests that are in the batch."""
+    if isinstance(engine, ShardedEngine):
+        return len([row for row in rows_in(engine._loop._running) if not row.gone])
+    return len(processor(engine).scheduler.active_requests)
+
+
+def thread_of(engine: InProcessEngine) -> threading.Thread:
+    loop = engine._loop
+    return loop._thread if isinstance(engine, ShardedEngine) else loop._manager._generation_thread
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -154,12 +247,15 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-async def assert_free(engine: BatchedEngine) -> None:
+async def assert_free(engine: InProcessEngine) -> None:
     """Nothing is held, all slots are back, and all of the cache can be had again."""
     await until(lambda: not held(engine))
+    assert len(set(engine._slots)) == len(engine._slots)
+    if isinstance(engine, ShardedEngine):
+        return
     cache = processor(engine).cache
     kept = sum(len(a.ledger.cached_blocks) * a.bytes_per_block for a in cache.cache_allocators.values())
     whole = cache.num_sectors * cache.bytes_per_sector
     assert cache.compute_free_capacity(relative=False) + kept == whole
-    assert len(set(engine._slots)) == len(engine._slots) == processor(engine).logit_processor._seen.size(0) - 1
+    assert len(engine._slots) == processor(engine).logit_processor._seen.size(0) - 1
     assert processor(engine).output_router.output_queue.empty()

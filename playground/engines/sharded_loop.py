@@ -171,6 +171,7 @@ class ShardedLoop:
         self._admit()
         if self._entering is not None:
             self._read(self._entering)
+            self._leave()
         if self._running is not None:
             self._write(self._running)
 

@@ -7,13 +7,17 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 import torch
 from engine_room import (
     GREEDY,
+    KINDS,
     QUESTIONS,
     Gate,
+    Kind,
+    active,
     answer,
     ask,
     assert_free,
@@ -22,12 +26,15 @@ from engine_room import (
     held,
     make_engine,
     processor,
+    rows_in,
+    thread_of,
     tiny_llama,
     until,
 )
 from transformers.generation.continuous_batching.requests import RequestStatus
 
-from playground.engines.batched import BatchedEngine
+from playground.engines.in_process import InProcessEngine
+from playground.engines.sharded import ShardedEngine
 from playground.errors import EngineClosedError, EngineError
 from playground.types import GenerationChunk, GenerationRequest
 
@@ -37,30 +44,36 @@ LONG = {"max_new_tokens": 80, **GREEDY}
 class Room:
     """An engine and the gate before its model."""
 
-    def __init__(self, **options: int) -> None:
+    def __init__(self, kind: Kind = "batched", **options: int) -> None:
         model = tiny_llama()
         self.gate = Gate(model)
-        self.engine = make_engine(model, **options)
+        self.engine = make_engine(model, kind=kind, **options)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param
 
 
 @pytest.fixture
-async def room() -> AsyncIterator[Room]:
-    room = Room(max_batch_tokens=32, max_concurrent=2, max_waiting=62)
+async def room(kind: Kind) -> AsyncIterator[Room]:
+    room = Room(kind, max_batch_tokens=32, max_concurrent=2, max_waiting=62)
     yield room
     room.gate.open()
     await room.engine.close()
 
 
-Ending = Callable[[BatchedEngine, GenerationRequest, "asyncio.Task[list[GenerationChunk]]"], object]
+Answering = asyncio.Task[list[GenerationChunk]]
+Ending = Callable[[InProcessEngine, GenerationRequest, Answering], object]
 
 
-async def cancel(engine: BatchedEngine, request: GenerationRequest, task: asyncio.Task[list[GenerationChunk]]) -> None:
+async def cancel(engine: InProcessEngine, request: GenerationRequest, task: Answering) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def abort(engine: BatchedEngine, request: GenerationRequest, task: asyncio.Task[list[GenerationChunk]]) -> None:
+async def abort(engine: InProcessEngine, request: GenerationRequest, task: Answering) -> None:
     await engine.abort(request.request_id)
     assert (await task)[-1].finish_reason == "abort"
 
@@ -74,29 +87,49 @@ async def test_a_request_that_is_ended_is_not_in_the_next_batch(room: Room, stag
     await gate.step()
     request = ask("z" * 100, max_new_tokens=100, **GREEDY)
     task = asyncio.create_task(chunks_of(engine, request))
-    await until(lambda: len(engine._loop._router.inboxes) > len(full))
-    ticket = max(engine._loop._router.inboxes, key=int)
+    await until(lambda: len(tickets(engine)) > len(full))
+    ticket = max(tickets(engine), key=int)
     while stage_of(ticket, engine) != stage:
         await gate.step()
-    scheduler = processor(engine).scheduler
-    state = {**scheduler.waiting_requests, **scheduler.active_requests}[ticket]
+    state = state_of(ticket, engine)
     await end(engine, request, task)
     await gate.step()
-    assert state.status is RequestStatus.FINISHED, "with asynchronous batching it may still be in a batch that runs"
     assert not {thing for thing in held(engine) if thing.endswith(f" {ticket}")}
-    assert ticket not in {r.state.request_id for r in processor(engine).inputs_and_outputs.requests_in_batch}
+    assert not is_in_the_next_step(state, engine)
     gate.open()
     for other in full:
         assert (await other)[-1].finish_reason == "length"
     await assert_free(engine)
 
 
-def stage_of(ticket: str, engine: BatchedEngine) -> str:
+def tickets(engine: InProcessEngine) -> list[str]:
+    return list(engine._loop._live if isinstance(engine, ShardedEngine) else engine._loop._router.inboxes)
+
+
+def state_of(ticket: str, engine: InProcessEngine) -> Any:
+    if isinstance(engine, ShardedEngine):
+        return engine._loop._live[ticket]
     scheduler = processor(engine).scheduler
-    state = scheduler.active_requests.get(ticket)
-    if state is None:
-        return "waiting" if ticket in scheduler.waiting_requests else "unknown"
-    return "in decode" if state.generated_tokens else "in prefill"
+    return {**scheduler.waiting_requests, **scheduler.active_requests}.get(ticket)
+
+
+def stage_of(ticket: str, engine: InProcessEngine) -> str:
+    state = state_of(ticket, engine)
+    if isinstance(engine, ShardedEngine):
+        waiting = state in engine._loop._waiting
+    else:
+        waiting = ticket in processor(engine).scheduler.waiting_requests
+    if state is None or waiting:
+        return "unknown" if state is None else "waiting"
+    generated = state.generated if isinstance(engine, ShardedEngine) else state.generated_tokens
+    return "in decode" if generated else "in prefill"
+
+
+def is_in_the_next_step(state: Any, engine: InProcessEngine) -> bool:
+    if isinstance(engine, ShardedEngine):
+        return state in [*rows_in(engine._loop._entering), *rows_in(engine._loop._running)]
+    assert state.status is RequestStatus.FINISHED, "with asynchronous batching it may still be in a batch that runs"
+    return state.request_id in {r.state.request_id for r in processor(engine).inputs_and_outputs.requests_in_batch}
 
 
 async def test_closing_a_stream_frees_its_sequence(room: Room) -> None:
@@ -107,8 +140,8 @@ async def test_closing_a_stream_frees_its_sequence(room: Room) -> None:
     await assert_free(room.engine)
 
 
-async def test_leaving_a_stream_alone_ends_it_with_the_loop() -> None:
-    room = Room()
+async def test_leaving_a_stream_alone_ends_it_with_the_loop(kind: Kind) -> None:
+    room = Room(kind)
 
     async def start() -> None:
         await anext(room.engine.stream(ask(**LONG)))
@@ -184,7 +217,7 @@ async def test_tokens_that_came_while_nobody_looked_are_one_chunk(room: Room) ->
     stream = room.engine.stream(ask(max_new_tokens=60, **GREEDY))
     first = await anext(stream)
     threading.Event().wait(0.01)
-    while processor(room.engine).scheduler.active_requests:  # in the loop's own thread: nothing is delivered
+    while active(room.engine):  # in the loop's own thread: nothing is delivered
         threading.Event().wait(0.01)
     rest = [chunk async for chunk in stream]
     assert len(rest) == 1
@@ -215,8 +248,8 @@ async def test_a_loop_that_is_closed_in_the_middle_takes_no_one_along(room: Room
     assert not first.done()
 
 
-async def test_two_engines_never_wait_for_each_other() -> None:
-    blocked, free = Room(), Room()
+async def test_two_engines_never_wait_for_each_other(kind: Kind) -> None:
+    blocked, free = Room(kind), Room()
     blocked.gate.shut()
     stuck = asyncio.create_task(answer(blocked.engine, ask(**GREEDY)))
     await until(lambda: blocked.gate.holds)
@@ -229,11 +262,11 @@ async def test_two_engines_never_wait_for_each_other() -> None:
     await blocked.engine.close()
 
 
-async def test_close_in_the_middle_of_answers() -> None:
-    room = Room()
+async def test_close_in_the_middle_of_answers(kind: Kind) -> None:
+    room = Room(kind)
     tasks = [asyncio.create_task(chunks_of(room.engine, ask(question, **LONG))) for question in QUESTIONS]
-    await until(lambda: len(processor(room.engine).scheduler.active_requests) == len(QUESTIONS))
-    thread = room.engine._loop._manager._generation_thread
+    await until(lambda: active(room.engine) == len(QUESTIONS))
+    thread = thread_of(room.engine)
     await asyncio.gather(room.engine.close(), room.engine.close())
     assert not thread.is_alive()
     for task in tasks:
@@ -244,12 +277,12 @@ async def test_close_in_the_middle_of_answers() -> None:
     await room.engine.close()
 
 
-async def test_close_does_not_wait_for_a_model_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
-    room = Room()
+async def test_close_does_not_wait_for_a_model_that_hangs(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    room = Room(kind)
     room.gate.shut()
     task = asyncio.create_task(answer(room.engine, ask()))
     await until(lambda: room.gate.holds)
-    thread = room.engine._loop._manager._generation_thread
+    thread = thread_of(room.engine)
     async with asyncio.timeout(10):
         await room.engine.close()
     with pytest.raises(EngineClosedError):
@@ -260,14 +293,14 @@ async def test_close_does_not_wait_for_a_model_that_hangs(caplog: pytest.LogCapt
     assert not thread.is_alive()
 
 
-async def test_normal_use_logs_no_warning() -> None:
+async def test_normal_use_logs_no_warning(kind: Kind) -> None:
     seen: list[logging.LogRecord] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = seen.append  # type: ignore[method-assign]
     loggers = [logging.getLogger(name) for name in ("", "transformers", "ContinuousBatchingLogger")]
     for logger in loggers:
         logger.addHandler(handler)
-    room = Room()
+    room = Room(kind)
     await asyncio.gather(*(answer(room.engine, ask(q, seed=n)) for n, q in enumerate(QUESTIONS)))
     async with aclosing(room.engine.stream(ask(**LONG))) as stream:
         await anext(stream)
@@ -277,10 +310,10 @@ async def test_normal_use_logs_no_warning() -> None:
     assert [record.getMessage() for record in seen] == []
 
 
-async def test_an_engine_leaves_the_model_as_it_was() -> None:
+async def test_an_engine_leaves_the_model_as_it_was(kind: Kind) -> None:
     model = tiny_llama()
     before = generated(model, "x", max_new_tokens=10)
-    engine = make_engine(model)
+    engine = make_engine(model, kind=kind)
     await answer(engine, ask())
     await engine.close()
     assert generated(model, "x", max_new_tokens=10) == before

@@ -7,18 +7,36 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
-from engine_room import GREEDY, answer, ask, assert_free, chunks_of, generated, held, make_engine, tiny_llama, until
+from engine_room import (
+    GREEDY,
+    KINDS,
+    Kind,
+    answer,
+    ask,
+    assert_free,
+    chunks_of,
+    generated,
+    held,
+    make_engine,
+    tiny_llama,
+    until,
+)
 
-from playground.engines.batched import BatchedEngine
+from playground.engines.in_process import InProcessEngine
 from playground.errors import EngineBusyError, EngineClosedError, EngineError
 from playground.types import EncodedPrompt, Message
 
 LONG = {"max_new_tokens": 80, **GREEDY}
 
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param
+
+
 @pytest.fixture
-async def engine() -> AsyncIterator[BatchedEngine]:
-    engine = make_engine()
+async def engine(kind: Kind) -> AsyncIterator[InProcessEngine]:
+    engine = make_engine(kind=kind)
     yield engine
     await engine.close()
 
@@ -26,7 +44,7 @@ async def engine() -> AsyncIterator[BatchedEngine]:
 class SlowEncoder:
     """Stands before the engine's prompt encoder, and holds every prompt until it is opened."""
 
-    def __init__(self, engine: BatchedEngine) -> None:
+    def __init__(self, engine: InProcessEngine) -> None:
         self._encode = engine._encoder.encode
         self._open = threading.Event()
         self.holds = 0
@@ -41,7 +59,7 @@ class SlowEncoder:
         self._open.set()
 
 
-async def test_a_long_prompt_leaves_the_loop_and_other_answers_free(engine: BatchedEngine) -> None:
+async def test_a_long_prompt_leaves_the_loop_and_other_answers_free(engine: InProcessEngine) -> None:
     other = engine.stream(ask(**LONG))
     await anext(other)
     slow = SlowEncoder(engine)
@@ -52,7 +70,7 @@ async def test_a_long_prompt_leaves_the_loop_and_other_answers_free(engine: Batc
     assert await task == generated(tiny_llama(), "x", max_new_tokens=24)
 
 
-async def test_cancelling_a_request_while_its_prompt_is_encoded_does_not_wait_for_that(engine: BatchedEngine) -> None:
+async def test_cancelling_a_request_while_its_prompt_is_encoded_does_not_wait_for_that(engine: InProcessEngine) -> None:
     slow = SlowEncoder(engine)
     request = ask(**LONG)
     task = asyncio.create_task(chunks_of(engine, request))
@@ -66,7 +84,7 @@ async def test_cancelling_a_request_while_its_prompt_is_encoded_does_not_wait_fo
     assert await chunks_of(engine, request)
 
 
-async def test_aborting_a_request_while_its_prompt_is_encoded(engine: BatchedEngine) -> None:
+async def test_aborting_a_request_while_its_prompt_is_encoded(engine: InProcessEngine) -> None:
     slow = SlowEncoder(engine)
     request = ask(**LONG)
     task = asyncio.create_task(chunks_of(engine, request))
@@ -78,8 +96,8 @@ async def test_aborting_a_request_while_its_prompt_is_encoded(engine: BatchedEng
     await assert_free(engine)
 
 
-async def test_an_id_is_in_use_and_a_place_taken_while_the_prompt_is_encoded() -> None:
-    engine = make_engine(max_concurrent=1, max_waiting=0)
+async def test_an_id_is_in_use_and_a_place_taken_while_the_prompt_is_encoded(kind: Kind) -> None:
+    engine = make_engine(kind=kind, max_concurrent=1, max_waiting=0)
     slow = SlowEncoder(engine)
     task = asyncio.create_task(answer(engine, ask("x", "the id", **GREEDY)))
     await until(lambda: slow.holds == 1)
@@ -93,8 +111,8 @@ async def test_an_id_is_in_use_and_a_place_taken_while_the_prompt_is_encoded() -
     await engine.close()
 
 
-async def test_close_while_a_prompt_is_encoded() -> None:
-    engine = make_engine()
+async def test_close_while_a_prompt_is_encoded(kind: Kind) -> None:
+    engine = make_engine(kind=kind)
     slow = SlowEncoder(engine)
     task = asyncio.create_task(answer(engine, ask()))
     await until(lambda: slow.holds == 1)
