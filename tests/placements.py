@@ -20,4 +20,4 @@ def placed(
     ends = [layers * number // len(devices) for number in range(len(devices) + 1)]
     parts = zip(devices, ends, ends[1:], strict=False)
     shares = tuple(Share(device, begin, end - 1, 10**8, 10**6, 10**6) for device, begin, end in parts)
-    return Placement(spec.id, dtype, quantisation, kv_tokens, shares, f"{spec.name}: by hand")
+    return Placement(spec.id, dtype, quantisation, kv_tokens, shares, "placed by hand")

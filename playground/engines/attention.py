@@ -27,13 +27,14 @@ def choose_attention(
 
     Args:
         dtype: of the arithmetic; flash attention has 16 bits only.
-        devices: all that hold a part of the model, by torch's names.
+        devices: all that hold a part of the model, by torch's names, the first layers' first. Layers that are
+            offloaded to the CPU are computed on a GPU.
         flash_installed: whether the package is there.
         capabilities: compute capability (major, minor) of each GPU among the devices.
     """
-    on_gpus = all(device.startswith("cuda") for device in devices)
+    on_gpu = devices[0].startswith("cuda")
     capable = all(capability >= AMPERE for capability in capabilities)
-    if flash_installed and on_gpus and capable and dtype != "float32":
+    if flash_installed and on_gpu and capable and dtype != "float32":
         return "flash_attention_2"
     return "sdpa"
 

@@ -20,6 +20,7 @@ from playground.engines.base import Engine
 from playground.engines.batched import BatchedEngine, BatchedOptions
 from playground.engines.checkpoint import MODEL_FILES, fetch
 from playground.engines.failures import is_memory
+from playground.engines.sharded import ShardedEngine, ShardedOptions
 from playground.engines.tokenizers import load_encoder
 from playground.engines.weights import load_model
 from playground.errors import OutOfMemoryError
@@ -68,8 +69,6 @@ def _fetch(spec: ModelSpec, report: Report) -> Path:
 def _start(model: PreTrainedModel, encoder: PromptEncoder, placement: Placement) -> Engine:
     if not placement.is_spread:
         return BatchedEngine(model, encoder, options=BatchedOptions(kv_tokens=placement.kv_tokens))
-    from playground.engines.sharded import ShardedEngine, ShardedOptions
-
     return ShardedEngine(model, encoder, options=ShardedOptions(kv_tokens=placement.kv_tokens))
 
 
@@ -94,9 +93,10 @@ def _full_devices(spec: ModelSpec, placement: Placement) -> Iterator[None]:
 
 def _full(spec: ModelSpec, placement: Placement, message: str) -> str:
     gpu = re.search(r"GPU (\d+)", message)
-    device = f"cuda:{gpu[1]}" if gpu else " and ".join(share.device for share in placement.shares)
-    smaller = "" if placement.quantisation == "4-bit" else ", start with --quantise 4-bit"
-    return (
-        f"{device} is full: {spec.name} did not fit there with its cache. Close other programs that use it{smaller}, "
-        "choose a smaller model, or use more GPUs."
-    )
+    devices = [f"cuda:{gpu[1]}"] if gpu else [share.device for share in placement.shares]
+    ways = ["Close other programs that use it"]
+    if devices != ["cpu"] and placement.quantisation != "4-bit":
+        ways.append("start with --quantise 4-bit")
+    ways += ["choose a smaller model", "use more GPUs" if devices != ["cpu"] else "add memory"]
+    where = " or ".join(devices)
+    return f"{where} is full: {spec.name} did not fit there with its cache. {', '.join(ways[:-1])}, or {ways[-1]}."
