@@ -11,6 +11,7 @@ Raised everywhere, shown by `playground.ui` in the panel where they happened.
     │   ├── TemplateError       the chat template refused them
     │   └── ContextFullError    the prompt leaves no room for an answer: says by how many tokens
     ├── SamplingError           a sampling parameter is out of range or not honoured by this engine
+    ├── AdapterError            an adapter is not safe, or does not fit its model: names file, field and layer
     ├── PlacementError          no device can hold the model: says what is missing
     ├── LoadError               a model could not be loaded
     │   ├── CheckpointError     its files are missing, damaged or of an unsupported kind
@@ -54,6 +55,10 @@ class ContextFullError(PromptError):
 
 
 class SamplingError(PlaygroundError):
+    pass
+
+
+class AdapterError(PlaygroundError):
     pass
 
 

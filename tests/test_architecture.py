@@ -20,7 +20,7 @@ LAYERS = (
     ("playground.errors", "playground.types", "playground.log"),
     ("model_registry",),
     ("playground.settings",),
-    ("playground.prompting", "playground.placement"),
+    ("playground.prompting", "playground.placement", "playground.adapters"),
     ("playground.engines",),
     ("playground.ui",),
     ("app",),
@@ -95,7 +95,8 @@ def test_torch_stays_out_of_ui_types_registry_and_planner() -> None:
     users = users_of("torch") | users_of("transformers")
     assert "playground.engines.loader" in users
     allowed = ("playground.engines", "playground.prompting", "model_registry.architectures", "model_registry.demo")
-    assert all(name.startswith(allowed) or name == "playground.placement.devices" for name in users)
+    alone = ("playground.placement.devices", "playground.adapters.base_layers")
+    assert all(name.startswith(allowed) or name in alone for name in users)
 
 
 def test_only_the_settings_read_the_environment() -> None:

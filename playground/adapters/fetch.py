@@ -1,0 +1,165 @@
+"""Adapters from the Hub: the two files that are inspected and no others, kept only once they were found good.
+
+They are downloaded to a folder of their own, inspected there, and moved to the store in one step; a refused adapter
+leaves nothing. Called by whoever lets a user type in a Hub id. Knows no engine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+
+from playground.adapters.config import CONFIG
+from playground.adapters.facts import AdapterFacts, BaseLayers, Limits
+from playground.adapters.files import shown
+from playground.adapters.header import WEIGHTS
+from playground.adapters.hub import NO_HUB, MissingFileError, hub_errors
+from playground.adapters.inspect import DEFAULT_LIMITS, inspect_adapter, inspect_config
+from playground.errors import AdapterError, DownloadError
+
+PICKLE = "adapter_model.bin"
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedAdapter:
+    """`commit`: the revision of the adapter's own repository, as 40 hex digits."""
+
+    folder: Path
+    commit: str
+    facts: AdapterFacts
+
+
+class AdapterStore:
+    """Adapters from the Hub in a folder: owner--name/commit/, and owner--name/refs/ for the commits of branches.
+
+    root: the folder, made when needed.
+    endpoint: the Hub's address, None for the usual one.
+    """
+
+    def __init__(self, root: Path, endpoint: str | None = None) -> None:
+        self._root = root
+        self._endpoint = endpoint
+
+    def fetch(
+        self, hub_id: str, base: BaseLayers, revision: str = "main", limits: Limits = DEFAULT_LIMITS
+    ) -> FetchedAdapter:
+        """An adapter of the Hub, inspected; from the store if the Hub cannot be reached.
+
+        Args:
+            hub_id: owner/name.
+            base: the layers of the model that it shall run on.
+            revision: a branch, tag or commit of the adapter's repository.
+            limits: sizes beyond which nothing is downloaded.
+
+        Raises:
+            AdapterError: it must not be loaded; nothing of it is kept.
+            DownloadError: the Hub did not give it.
+        """
+        _require_form(hub_id, revision)
+        place = self._root / hub_id.replace("/", "--")
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=self._root, prefix=".incoming-") as staging:
+                commit = self._commit(hub_id, revision, place, Path(staging))
+                if (place / commit).is_dir():
+                    facts = inspect_adapter(place / commit, base, limits)
+                else:
+                    facts = self._receive(hub_id, commit, base, limits, Path(staging))
+                    _keep(Path(staging), place / commit)
+                _note(place / "refs", revision, commit)
+        except OSError as error:
+            raise DownloadError(f"{hub_id} could not be written to {self._root}: {error}.") from error
+        return FetchedAdapter(place / commit, commit, facts)
+
+    def _commit(self, hub_id: str, revision: str, place: Path, staging: Path) -> str:
+        """The commit that a revision stands for, from the Hub, or as it was when the Hub was last reached."""
+        if COMMIT.fullmatch(revision) and (place / revision).is_dir():
+            return revision
+        try:
+            commit = self._ask(hub_id, revision, CONFIG, staging).commit_hash
+        except DownloadError as error:
+            reference = place / "refs" / revision
+            if not isinstance(error.__cause__, NO_HUB) or not reference.is_file():
+                raise
+            commit = reference.read_text(encoding="utf-8")
+        if not COMMIT.fullmatch(commit):
+            raise DownloadError(f"The Hub calls revision {shown(revision)} of {hub_id} {shown(commit)}: no commit.")
+        return commit
+
+    def _receive(self, hub_id: str, commit: str, base: BaseLayers, limits: Limits, staging: Path) -> AdapterFacts:
+        """Both files to the staging folder, the small one first, each no larger than allowed."""
+        for name, most in ((CONFIG, limits.config_bytes), (WEIGHTS, limits.weight_bytes)):
+            size = self._ask(hub_id, commit, name, staging).file_size
+            if size is None or size > most:
+                raise AdapterError(f"{name} of {hub_id} takes {size} bytes, more than the {most:,} that are allowed.")
+        self._download(hub_id, commit, CONFIG, staging)
+        inspect_config(staging, base, limits)
+        self._download(hub_id, commit, WEIGHTS, staging)
+        return inspect_adapter(staging, base, limits)
+
+    def _ask(self, hub_id: str, revision: str, name: str, staging: Path) -> Any:
+        try:
+            return self._download(hub_id, revision, name, staging, dry_run=True)
+        except MissingFileError as error:
+            if name == WEIGHTS and self._has_pickle(hub_id, revision, staging):
+                raise AdapterError(
+                    f"{hub_id} has its weights as a pickle only ({PICKLE}), which can run code when it is read: ask "
+                    f"its author for {WEIGHTS}."
+                ) from error
+            raise
+
+    def _has_pickle(self, hub_id: str, revision: str, staging: Path) -> bool:
+        try:
+            self._download(hub_id, revision, PICKLE, staging, dry_run=True)
+        except MissingFileError:
+            return False
+        return True
+
+    def _download(self, hub_id: str, revision: str, name: str, staging: Path, **options: Any) -> Any:
+        with hub_errors(hub_id, revision, name):
+            return hf_hub_download(
+                hub_id,
+                name,
+                revision=revision,
+                local_dir=staging,
+                cache_dir=staging / ".cache",  # never look into, or write to, the cache of other programs
+                endpoint=self._endpoint,
+                **options,
+            )
+
+
+def _require_form(hub_id: str, revision: str) -> None:
+    if not HUB_ID.fullmatch(hub_id) or ".." in hub_id or "--" in hub_id or len(hub_id) > 96:
+        raise AdapterError(f"{shown(hub_id)} is no Hub id: it should look like owner/name.")
+    if not REVISION.fullmatch(revision) or ".." in revision or len(revision) > 128:
+        raise AdapterError(f"{shown(revision)} is no revision: give a branch, a tag or a commit.")
+
+
+def _keep(staging: Path, place: Path) -> None:
+    """The staging folder to its place, in one step; another download of the same commit may have come first."""
+    shutil.rmtree(staging / ".cache", ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.rename(staging, place)
+    except OSError:
+        if not place.is_dir():
+            raise
+    staging.mkdir(exist_ok=True)  # for TemporaryDirectory to remove
+
+
+def _note(references: Path, revision: str, commit: str) -> None:
+    """What a branch or tag stands for, for times without the Hub."""
+    if revision != commit:
+        reference = references / revision
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        reference.write_text(commit, encoding="utf-8")
