@@ -9,14 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from model_registry.spec import Dtype, ModelSpec
+from model_registry.spec import Dtype, ModelSpec, WeightBits
 from playground.placement.plan import Quantisation, Share
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-QUANTISED_BYTES = {"8-bit": 1.003, "4-bit": 0.53}
-"""Bytes for a parameter of a block. 8-bit: one, and a float32 for each row. 4-bit: a half, and for every 64 an 8-bit
-scale, which share a float32 by 256 (nf4 with double quantisation, 0.516 in all). Norms and biases stay at 16 bits."""
+QUANTISED_BYTES = {"8-bit": 1.0, "4-bit": 0.52}
+"""Bytes for a parameter of a block. 4-bit: a half, and for every 64 an 8-bit scale, which share a float32 by 256 (nf4
+with double quantisation, 0.516 in all)."""
+
+BYTES_BESIDE = 6
+"""Bytes for each column of a quantised matrix: its float32 scale at 8 bits, and norms and biases, which stay at 16."""
 
 BATCH_TOKENS = 512
 """Tokens of one step: longer prompts are read in pieces of this size."""
@@ -100,13 +103,17 @@ def footprint(spec: ModelSpec, quantisation: Quantisation = "none", kind: Litera
     return Footprint(
         dtype=dtype,
         layers=sizes.layers,
-        block_bytes=block * size if quantisation == "none" else round(block * QUANTISED_BYTES[quantisation]),
+        block_bytes=block * size if quantisation == "none" else _quantised_bytes(block, quantisation, spec),
         first_bytes=table * size,
         last_bytes=head * size,
         kv_bytes=spec.context_length * sizes.kv_bytes_per_token(size) // sizes.layers,
         process_bytes=process + visit + _activation_bytes(spec, block, size),
         step_bytes=_attention_bytes(spec, size),
     )
+
+
+def _quantised_bytes(block: int, quantisation: WeightBits, spec: ModelSpec) -> int:
+    return round(block * (QUANTISED_BYTES[quantisation] + BYTES_BESIDE / spec.dimensions.hidden_size))
 
 
 def _activation_bytes(spec: ModelSpec, block: int, size: int) -> int:

@@ -3,8 +3,8 @@
 What decides, in GB of 10^9 bytes, with one full context, and what each further one takes:
 
     weights              16-bit          8-bit           4-bit           a context more
-    Krutrim-1       16.2 (14.7)      9.4  (7.7)      6.1  (4.4)      0.6
-    KULLM3          23.2 (21.5)     12.1 (11.0)      7.1  (6.1)      0.9
+    Krutrim-1       16.2 (14.7)      9.4  (7.7)      6.1  (4.3)      0.6
+    KULLM3          23.2 (21.5)     13.0 (11.0)      7.9  (6.0)      0.9
 
 In brackets the weights alone; the rest is the KV cache and the process. A card of n GB is n GiB less 2%: 8 -> 8.4,
 12 -> 12.6, 16 -> 16.8, 24 -> 25.3, 40 -> 42.1, 48 -> 50.5, 80 -> 84.2.
@@ -65,11 +65,16 @@ def planned(registry: Registry, models: tuple[str, ...], devices: list[Device], 
         ("48 48", "1 x4", "0 x4", "one each, the larger first"),
         ("16 16 16 16", "0 x2", "1+2 x4", "16.2 and a context more are 16.8 of 16.8; 21.5 need two of the others"),
         ("24 16", "1 x2", "0 x3", "each fits on one of them, alone"),
-        ("16 16", "0 x2", "1 8-bit x4", "16.8 twice is not 39.4; the larger is quantised, 12.1, and both stay whole"),
-        ("32", "0 x4", "0 8-bit x4", "16.2 + 12.1 and all other contexts are 33.7 of 33.7"),
-        ("24", "0 8-bit x4", "0 8-bit x2", "16.2 + 12.1 are too much for 25.3; 9.4 + 12.1 are not"),
-        ("12 12", "0 8-bit x2", "0+1 8-bit x2", "12.1 and the process fit on one of 12.6 only by themselves"),
-        ("16", "0 4-bit x4", "0 4-bit x2", "9.4 + 7.1 + process are too much for 16.8: both at 4 bits"),
+        (
+            "16 16",
+            "0 x2",
+            "1 8-bit x4",
+            "39.4 are too much for 33.7; the larger is quantised, 13.0, and both stay whole",
+        ),
+        ("32", "0 x4", "0 8-bit x4", "16.2 + 13.0 and the other contexts are 33.6 of 33.7"),
+        ("24", "0 8-bit x4", "0 8-bit x2", "16.2 + 13.0 are too much for 25.3; 9.4 + 13.0 are not"),
+        ("12 12", "0 8-bit x2", "0+1 8-bit x2", "13.0 do not fit on 12.6: spread, beside 9.4"),
+        ("16", "0 4-bit x4", "0 4-bit x2", "9.4 + 7.9 are too much for 16.8; 6.1 + 7.9 are not"),
         ("80-44", "0 x4", "0 8-bit x4", "84.2 less 47.2 are 36.9, not 39.4"),
         ("24-4 24", "0 x4", "1 x3", "21.0 hold Krutrim, 25.3 hold KULLM3"),
         ("80-30 24-20", "0 x4", "0 x4", "4 left on the second hold nothing; 52.0 on the first hold both"),
@@ -176,7 +181,7 @@ def test_models_that_stand_keep_their_place(registry: Registry) -> None:
             PlanOptions(),
             [
                 "Krutrim-1 Instruct: whole on cuda:0 (16.8 GB); room for 2 full contexts instead of 4.",
-                "KULLM3: whole on cuda:1 (15.7 GB) with 8-bit weights, because 21.5 GB at 16 bits do not fit beside "
+                "KULLM3: whole on cuda:1 (15.6 GB) with 8-bit weights, because 21.5 GB at 16 bits do not fit beside "
                 "the other models; room for 4 full contexts.",
             ],
         ),
@@ -184,7 +189,7 @@ def test_models_that_stand_keep_their_place(registry: Registry) -> None:
             ("kullm3",),
             "48",
             PlanOptions(quantisation="4-bit"),
-            ["KULLM3: whole on cuda:0 (10.7 GB) with 4-bit weights, as asked; room for 4 full contexts."],
+            ["KULLM3: whole on cuda:0 (10.6 GB) with 4-bit weights, as asked; room for 4 full contexts."],
         ),
         (
             ("demo-kullm3",),
