@@ -20,6 +20,7 @@ from playground.engines.base import Engine
 from playground.engines.batched import BatchedEngine, BatchedOptions
 from playground.engines.checkpoint import MODEL_FILES, fetch
 from playground.engines.failures import is_memory
+from playground.engines.quantisation import recordable
 from playground.engines.sharded import ShardedEngine, ShardedOptions
 from playground.engines.tokenizers import load_encoder
 from playground.engines.weights import load_model
@@ -68,7 +69,9 @@ def _fetch(spec: ModelSpec, report: Report) -> Path:
 
 def _start(model: PreTrainedModel, encoder: PromptEncoder, placement: Placement) -> Engine:
     if not placement.is_spread:
-        return BatchedEngine(model, encoder, options=BatchedOptions(kv_tokens=placement.kv_tokens))
+        graphs = None if recordable(placement.quantisation) else False
+        options = BatchedOptions(kv_tokens=placement.kv_tokens, cuda_graphs=graphs)
+        return BatchedEngine(model, encoder, options=options)
     return ShardedEngine(model, encoder, options=ShardedOptions(kv_tokens=placement.kv_tokens))
 
 

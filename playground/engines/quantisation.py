@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from playground.errors import LoadError
-from playground.placement.plan import Placement
+from playground.placement.plan import Placement, Quantisation, QuantisationChoice
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,10 +30,21 @@ def quantisation_available() -> bool:
     return importlib.util.find_spec("bitsandbytes") is not None
 
 
+def possible(choice: QuantisationChoice) -> QuantisationChoice:
+    """What to ask of the plan: nothing is quantised for the user's sake that could not be loaded then."""
+    return "none" if choice == "auto" and not quantisation_available() else choice
+
+
+def recordable(quantisation: Quantisation) -> bool:
+    """Whether steps can be CUDA graphs: LLM.int8 asks the GPU at every layer which columns have outliers."""
+    return quantisation != "8-bit"
+
+
 def quantisation_config(placement: Placement, name: str) -> BitsAndBytesConfig | None:
     """What transformers is to do to the weights while it loads them; None where they stay as they are.
 
-    4 bits are nf4 with double quantisation; 8 bits are LLM.int8, which computes outliers in 16 bits.
+    4 bits are nf4 with double quantisation. 8 bits are LLM.int8, which computes columns with outliers in 16 bits; which
+    these are depends on the whole batch, so an answer may differ by rounding with what else is being answered.
 
     Args:
         placement: says the quantisation, and the dtype of the arithmetic.

@@ -1,4 +1,4 @@
-"""Models in 8 and 4 bits by bitsandbytes, which runs on the CPU too: loaded, weighed, and asked through both engines."""
+"""Models in 8 and 4 bits by bitsandbytes, which runs on the CPU too: loaded, weighed, asked through both engines."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from transformers import PreTrainedModel
 
 from model_registry.registry import Registry
 from model_registry.spec import Dtype, ModelSpec
-from playground.engines import quantisation
+from playground.engines import loader, quantisation
 from playground.engines.base import Engine
-from playground.engines.batched import BatchedEngine
+from playground.engines.batched import BatchedEngine, BatchedOptions
 from playground.engines.loader import load_encoder, load_engine
-from playground.engines.quantisation import quantisation_available
+from playground.engines.quantisation import possible, quantisation_available
 from playground.engines.sharded import ShardedEngine
 from playground.engines.weights import load_model
 from playground.errors import CheckpointError, LoadError
 from playground.placement.footprint import footprint
-from playground.placement.plan import Quantisation
+from playground.placement.plan import Placement, Quantisation, QuantisationChoice
 from playground.types import GenerationRequest, LoadProgress, Message, SamplingParams
 
 MODELS = ["demo-krutrim", "demo-kullm3"]
@@ -151,3 +151,36 @@ def test_whether_it_is_there_is_known_without_importing_it(monkeypatch: pytest.M
     assert quantisation_available()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert not quantisation_available()
+
+
+@pytest.mark.parametrize(
+    ("choice", "installed", "asked"),
+    [("auto", True, "auto"), ("auto", False, "none"), ("4-bit", False, "4-bit"), ("none", False, "none")],
+)
+def test_the_plan_quantises_by_itself_only_where_it_can_be_loaded(
+    choice: QuantisationChoice, installed: bool, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantisation, "quantisation_available", lambda: installed)
+    assert possible(choice) == asked
+
+
+@pytest.mark.parametrize(("bits", "graphs"), [("none", None), ("8-bit", False), ("4-bit", None)])
+def test_steps_at_8_bits_are_not_recorded(
+    bits: Quantisation, graphs: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[BatchedOptions] = []
+    monkeypatch.setattr(loader, "load_model", lambda *_: None)
+    monkeypatch.setattr(loader, "BatchedEngine", lambda model, encoder, options: made.append(options))
+    load_engine(Registry.load().get("demo-kullm3"), _on_gpu(bits), told_to_nobody)
+    assert made[0].cuda_graphs is graphs
+
+
+def _on_gpu(bits: Quantisation) -> Placement:
+    return placed(Registry.load().get("demo-kullm3"), ("cuda:0",), "bfloat16", bits)
+
+
+def test_bitsandbytes_says_nothing_at_every_layer(caplog: pytest.LogCaptureFixture) -> None:
+    model = load(Registry.load().get("demo-krutrim"), "8-bit")
+    with torch.inference_mode():
+        model(torch.tensor([[1, 2, 3]]))
+    assert [record for record in caplog.records if record.name.startswith("bitsandbytes")] == []
