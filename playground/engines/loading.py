@@ -25,9 +25,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def promise(_kind: type[T] | None = None) -> Future[T]:
-    """A future that whoever waits for it cannot cancel for the others."""
-    future: Future[T] = Future()
+def shared(future: Future[T]) -> Future[T]:
+    """The new future, so that no task that waits for it and is cancelled cancels it for the others."""
     future.set_running_or_notify_cancel()
     return future
 
@@ -36,7 +35,7 @@ class Loading:
     """`arrived` is the engine, or why there is none; whoever holds the pool's lock sets it, once."""
 
     def __init__(self, name: str) -> None:
-        self.arrived: Future[Engine] = promise()
+        self.arrived: Future[Engine] = shared(Future())
         self.cancelled = threading.Event()
         self.progress = LoadProgress("waiting")
         self._name = name

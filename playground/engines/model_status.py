@@ -1,6 +1,7 @@
 """What a menu says of a model: there, on its way, on this machine, on the Hub, too large, failed.
 
-Asked often and for every model, so what cannot change is worked out once. Used by the pool. Asks no network.
+Asked often and for every model, so it is cheap: what cannot change is worked out once. Used by the pool. Asks no
+network.
 """
 
 from __future__ import annotations
@@ -49,20 +50,17 @@ class Prospects:
     def __init__(self, try_alone: Callable[[ModelSpec], object]) -> None:
         self._try_alone = try_alone
         self._fits: dict[str, bool] = {}
-        self._local: dict[str, bool] = {}
 
     def status(self, spec: ModelSpec, failure: str) -> ModelStatus:
+        from playground.engines.checkpoint import is_local  # huggingface_hub: not before the page needs it
+
         if not self._could_fit(spec):
             return ModelStatus(spec.id, "too_large", f"needs {needed_bytes(spec) / 1e9:.1f} GB")
         if failure:
             return ModelStatus(spec.id, "failed", failure)
-        if self._is_local(spec):
+        if is_local(spec):
             return ModelStatus(spec.id, "local", "on this machine")
         return ModelStatus(spec.id, "download", f"downloads {spec.weights.bytes / 1e9:.1f} GB")
-
-    def look_again(self, spec: ModelSpec) -> None:
-        """Files may have come since."""
-        self._local.pop(spec.id, None)
 
     def _could_fit(self, spec: ModelSpec) -> bool:
         if spec.id not in self._fits:
@@ -73,10 +71,3 @@ class Prospects:
             else:
                 self._fits[spec.id] = True
         return self._fits[spec.id]
-
-    def _is_local(self, spec: ModelSpec) -> bool:
-        from playground.engines.checkpoint import is_local
-
-        if spec.id not in self._local:
-            self._local[spec.id] = is_local(spec)
-        return self._local[spec.id]

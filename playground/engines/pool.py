@@ -7,6 +7,7 @@ and who leaves is the roster's business. Its verbs may be used from any thread a
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
@@ -52,6 +53,8 @@ class EnginePool:
         self._prospects = Prospects(lambda spec: self._plan([spec], ()))
         self._encoders: dict[str, Future[PromptEncoder]] = {}
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="load-tokenizer")
+        self._reading = threading.Lock()
+        """Held to look at `_encoders`, `_readers` and `_closed`."""
         self._closed = False
 
     def status(self, model_id: str) -> ModelStatus:
@@ -60,7 +63,6 @@ class EnginePool:
         resident, failure = self._roster.find(spec.id)
         if resident is None:
             return self._prospects.status(spec, failure)
-        self._prospects.look_again(spec)
         return status_of_resident(resident)
 
     def memory(self) -> tuple[DeviceReport, ...]:
@@ -115,20 +117,22 @@ class EnginePool:
 
     async def close(self) -> None:
         """Stop every engine and load, and give the memory back; whoever is being answered or waits is told."""
-        self._closed = True
-        self._readers.shutdown(wait=False, cancel_futures=True)
+        with self._reading:
+            self._closed = True
+            self._readers.shutdown(wait=False, cancel_futures=True)
         await _all(self._roster.close())
 
     def _plan(self, specs: Sequence[ModelSpec], standing: Sequence[Placement]) -> PlacementPlan:
         return plan(specs, self._devices, self._options, standing=standing)
 
     def _encoder(self, spec: ModelSpec) -> Future[PromptEncoder]:
-        future = self._encoders.get(spec.id)
-        if future is None or (future.done() and future.exception() is not None):
-            if self._closed:
-                raise EngineClosedError(SHUTTING_DOWN)
-            future = self._encoders[spec.id] = self._readers.submit(self._read_encoder, spec)
-        return future
+        with self._reading:
+            future = self._encoders.get(spec.id)
+            if future is None or (future.done() and (future.cancelled() or future.exception() is not None)):
+                if self._closed:
+                    raise EngineClosedError(SHUTTING_DOWN)
+                future = self._encoders[spec.id] = self._readers.submit(self._read_encoder, spec)
+            return future
 
     def _read_encoder(self, spec: ModelSpec) -> PromptEncoder:
         from playground.engines.tokenizers import load_encoder  # transformers: not before the page is there

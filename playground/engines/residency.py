@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from model_registry.spec import ModelSpec
 from playground.engines.base import Engine
-from playground.engines.loading import Loading, promise
+from playground.engines.loading import Loading, shared
 from playground.errors import PlacementError
 from playground.placement.plan import Placement, PlacementPlan
 
@@ -33,7 +33,7 @@ class Resident:
     loading: Loading
     last_used: int
     users: int = 0
-    gone: Future[None] = field(default_factory=promise)
+    gone: Future[None] = field(default_factory=lambda: shared(Future()))
 
     @property
     def engine(self) -> Engine | None:
@@ -46,7 +46,7 @@ class Resident:
 
     @property
     def is_dead(self) -> bool:
-        """Whether its process ended by itself."""
+        """Whether its process ended by itself; an engine in this process cannot."""
         return self.engine is not None and not getattr(self.engine, "alive", True)
 
     @property

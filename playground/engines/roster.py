@@ -177,6 +177,7 @@ class Roster:
         elif self._closed:
             resident.loading.give_up(EngineClosedError(SHUTTING_DOWN))
         else:
+            log.info("giving up loading %s", resident.spec.id)
             sentence = f"Loading {resident.spec.name} was cancelled: ask again to load it."
             resident.loading.give_up(LoadCancelledError(sentence))
 
@@ -214,12 +215,12 @@ class Roster:
             asyncio.run(engine.close())
         except Exception:
             log.exception("closing %s", resident.spec.id)
+        log.info("unloaded %s", resident.spec.id)
         self._is_gone(resident)
 
     def _is_gone(self, resident: Resident) -> None:
         with self._lock:
             self._leaving.discard(resident)
-        log.info("%s is not in the memory any more", resident.spec.id)
         resident.gone.set_result(None)
 
 

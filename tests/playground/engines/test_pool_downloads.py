@@ -85,7 +85,7 @@ def ask(catalog: Path, home: Path, hub: str, *models: str, enough: int = 10**12,
     """What the pool says of each "repository@revision"; a download that comes to `enough` bytes is cancelled once."""
     environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **env}
     command = [sys.executable, "-c", PROGRAM, str(catalog), str(enough), *models]
-    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     results: list[dict[str, Any]] = json.loads(ran.stdout.splitlines()[-1])
     return results

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec, Weights
 from playground.engines.pool import EnginePool
-from playground.placement.planner import Device
+from playground.placement.plan import Device
 from playground.types import GenerationChunk, GenerationRequest, Message, SamplingParams
 
 CPU = Device("cpu", "cpu", 10**10, 10**10)
