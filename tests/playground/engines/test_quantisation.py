@@ -117,6 +117,17 @@ async def test_both_engines_answer_with_it(model_id: str, bits: Quantisation) ->
     assert said == await answers(sharded, model_id) == [said[0]] * 3
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("bits", ["none", *BITS])
+@pytest.mark.parametrize("model_id", MODELS)
+async def test_a_gpu_answers_as_the_cpu_does(model_id: str, bits: Quantisation) -> None:
+    spec, dtype = Registry.load().get(model_id), "float32" if bits == "none" else "float16"
+    here = await asyncio.to_thread(load_engine, spec, placed(spec, quantisation=bits), told_to_nobody)
+    place = placed(spec, ("cuda:0",), dtype=dtype, quantisation=bits)
+    there = await asyncio.to_thread(load_engine, spec, place, told_to_nobody)
+    assert await answers(there, model_id) == await answers(here, model_id)
+
+
 def test_a_quantised_tensor_of_another_shape_is_an_error(tmp_path: Path) -> None:
     spec = Registry.load(write_tiny_model(tmp_path, "tiny")).get("tiny")
     path = tmp_path / "tiny" / "config.json"
