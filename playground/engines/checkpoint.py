@@ -42,7 +42,7 @@ def fetch(spec: ModelSpec, patterns: list[str], report: Callable[[int, int], Non
     Args:
         spec: the model.
         patterns: which files, as globs (TOKENIZER_FILES or MODEL_FILES).
-        report: called with bytes there and bytes in all, from several threads.
+        report: called with bytes there and bytes in all, from several threads, one at a time.
 
     Raises:
         CheckpointError: a local folder is missing.

@@ -22,14 +22,12 @@ from playground.engines.checkpoint import MODEL_FILES, fetch
 from playground.engines.failures import is_memory
 from playground.engines.quantisation import recordable
 from playground.engines.sharded import ShardedEngine, ShardedOptions
-from playground.engines.tokenizers import load_encoder
+from playground.engines.tokenizers import load_tokenizer
 from playground.engines.weights import load_model
 from playground.errors import OutOfMemoryError
 from playground.placement.plan import Placement
 from playground.prompting.encoder import PromptEncoder
 from playground.types import LoadProgress
-
-__all__ = ["load_encoder", "load_engine"]
 
 Report = Callable[[LoadProgress], None]
 
@@ -52,7 +50,7 @@ def load_engine(spec: ModelSpec, placement: Placement, report: Report) -> Engine
     """
     with _told(spec, "fetching its files"):
         folder = _fetch(spec, report)
-        encoder = load_encoder(spec)
+        encoder = PromptEncoder(spec, load_tokenizer(spec, folder))
     with _full_devices(spec, placement):
         with _told(spec, f"reading its weights ({placement.reason})"):
             model = load_model(spec, folder, placement, report)

@@ -14,7 +14,8 @@ from tiny import write_tiny_model
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
-from playground.engines.loader import load_encoder, load_engine
+from playground.engines.loader import load_engine
+from playground.engines.tokenizers import load_encoder
 from playground.engines.weights import load_model
 from playground.errors import CheckpointError
 from playground.types import GenerationRequest, LoadProgress, Message, SamplingParams

@@ -19,9 +19,10 @@ from model_registry.spec import Dtype, ModelSpec
 from playground.engines import loader, quantisation
 from playground.engines.base import Engine
 from playground.engines.batched import BatchedEngine, BatchedOptions
-from playground.engines.loader import load_encoder, load_engine
+from playground.engines.loader import load_engine
 from playground.engines.quantisation import possible, quantisation_available
 from playground.engines.sharded import ShardedEngine
+from playground.engines.tokenizers import load_encoder
 from playground.engines.weights import load_model
 from playground.errors import CheckpointError, LoadError
 from playground.placement.footprint import footprint
