@@ -256,12 +256,16 @@ class ShardedLoop:
 
 
 def _attempt(work: Callable[[], None]) -> Exception | None:
-    """What went wrong, without the traceback, whose frames would keep the step's tensors in memory."""
+    """What went wrong, without the tracebacks, whose frames would keep the step's tensors in memory."""
     try:
         work()
     except Exception as error:
         log.exception("a step of the model failed")
-        return error.with_traceback(None)
+        cause: BaseException | None = error
+        while cause is not None:
+            cause.__traceback__ = None
+            cause = cause.__cause__ or cause.__context__
+        return error
     return None
 
 
