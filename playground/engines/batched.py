@@ -22,7 +22,7 @@ SMALL_PAGE = 32
 
 @dataclass(frozen=True, slots=True)
 class BatchedOptions:
-    """Sizes, all fixed beforehand: inferring them from the free memory takes seconds and takes most of it.
+    """Sizes, all fixed beforehand: inferring them from the free memory takes seconds and takes most of it; and speed.
 
     kv_tokens: tokens of context that the KV cache holds, over all requests. When it is full, requests wait, or give
         their place up and are read again later; none is lost. A request never gets more than this for itself.
@@ -30,12 +30,16 @@ class BatchedOptions:
     max_waiting: requests beyond them that may wait; more are refused with EngineBusyError.
     max_batch_tokens: tokens in one step. Longer prompts are read in pieces of this size, between which the other
         answers go on.
+    cuda_graphs: whether steps that only write on are recorded once and replayed; None: where the device can.
+    async_batching: whether a step is prepared while the one before it runs; None: where the device can.
     """
 
     kv_tokens: int = 8192
     max_concurrent: int = 16
     max_waiting: int = 48
     max_batch_tokens: int = 512
+    cuda_graphs: bool | None = None
+    async_batching: bool | None = None
 
 
 class BatchedEngine(InProcessEngine):
@@ -67,10 +71,14 @@ class BatchedEngine(InProcessEngine):
 def _config(model: PreTrainedModel, options: BatchedOptions) -> ContinuousBatchingConfig:
     # Flash attention reads the cache in pages of 256 tokens. Else small ones waste less and share shorter prefixes.
     page = FLASH_PAGE if is_flash_attention_requested(model.config) else SMALL_PAGE
+    # Left to itself, the manager does neither where the attention reads a mask, as sdpa's does.
+    on_gpu = model.device.type == "cuda"
     return ContinuousBatchingConfig(
         page_size=page,
         num_blocks=-(-options.kv_tokens // page),
         max_batch_tokens=options.max_batch_tokens,
         max_requests_per_batch=options.max_concurrent,
+        use_cuda_graph=on_gpu if options.cuda_graphs is None else options.cuda_graphs,
+        use_async_batching=on_gpu if options.async_batching is None else options.async_batching,
         auto_switch_to_flash=False,  # the loader chooses the attention
     )

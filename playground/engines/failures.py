@@ -9,6 +9,8 @@ import torch
 
 from playground.errors import EngineError, OutOfMemoryError
 
+SIGNS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+
 
 def engine_error(error: Exception) -> EngineError:
     """The sentence for whoever asked. The error's traceback is dropped: its frames would keep the step's tensors."""
@@ -24,10 +26,14 @@ def engine_error(error: Exception) -> EngineError:
     return mapped
 
 
-def is_memory(error: Exception) -> bool:
-    """Whether a device or the machine had no memory left."""
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+def is_memory(error: BaseException | None) -> bool:
+    """Whether a device or the machine had no memory left, here or in an error that led to this one."""
+    while error is not None:
+        # On the CPU torch raises a plain RuntimeError, and so do CUDA's libraries.
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in SIGNS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def first_line(error: Exception) -> str:

@@ -1,8 +1,8 @@
 """transformers' continuous batching, as the engine sees it: submit, cancel, revive, stop.
 
-Everything that leans on the inside of `ContinuousBatchingManager` (transformers 5.23.0) is here and, for the sampling,
-in seeded_sampling.py; a new version of transformers is checked against these two. Owns the generation thread. Knows
-token ids only, no text. Used by `BatchedEngine`, as its `TokenLoop`.
+Everything that leans on the inside of `ContinuousBatchingManager` (transformers 5.23.0) is here, in step_graphs.py, in
+survival.py and, for the sampling, in seeded_sampling.py; a new version is checked against these four. Owns the
+generation thread. Knows token ids only, no text. Used by `BatchedEngine`, as its `TokenLoop`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.generation.continuous_batching.continuous_api import (
     ContinuousBatchingManager,
+    ContinuousBatchProcessor,
     ContinuousMixin,
     OutputRouter,
 )
@@ -30,6 +31,8 @@ from playground.engines.failures import engine_error, first_line, is_memory
 from playground.engines.inbox import Inbox, Output, wake
 from playground.engines.row_sampling import RowSampling
 from playground.engines.seeded_sampling import SeededSampling
+from playground.engines.step_graphs import record_one_answer, record_small_steps
+from playground.engines.survival import survive_full_device
 from playground.errors import EngineClosedError, EngineError, OutOfMemoryError
 
 STOP_TIMEOUT_S = 0.9
@@ -68,17 +71,17 @@ class GenerationLoop:
             with torch.accelerator.device_index(model.device.index):
                 self._manager = self._build_manager(model, sampling, config, eos_ids)
                 # Not the generation thread, which would only log it, but whoever loads the model sees a full device.
-                self._manager.warmup()
+                processor = self._build_processor(model, sampling)
         except Exception as error:
             if is_memory(error):
                 raise OutOfMemoryError(
                     "The device is full: the KV cache did not fit beside the weights. Close other programs or models."
                 ) from error
             raise EngineError(f"The model cannot be batched: {first_line(error)}.") from error
-        processor = cast(Any, self._manager.batch_processor)
         sampling.stream = processor.inputs_and_outputs.compute_stream
         self.capacity: int = infer_max_single_request_tokens(processor.cache)
         _mend_cancellation(processor.scheduler)
+        survive_full_device(self._manager)
         self._manager.start()
 
     def _build_manager(
@@ -92,11 +95,19 @@ class GenerationLoop:
         manager = cast(ContinuousMixin, model).init_continuous_batching(generation_config, config)
         resolved = manager.continuous_batching_config
         compiled = resolved.varlen_compile_config or resolved.decode_compile_config
-        sampling.static = bool(resolved.use_async_batching or any(resolved.cuda_graph_booleans) or compiled)
+        sampling.static = bool(any(resolved.cuda_graph_booleans) or compiled)
         # The manager hands both on when it builds its batch processor, so this is the moment to put in our own.
         manager.logit_processor = sampling
         manager.output_router = self._router
         return manager
+
+    def _build_processor(self, model: PreTrainedModel, sampling: SeededSampling) -> ContinuousBatchProcessor:
+        processor = self._manager.batch_processor = self._manager._create_batch_processor()
+        record_small_steps(processor, sampling)
+        self._manager.warmup()
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", processor.cache.max_tokens_read)
+        record_one_answer(processor, model, sampling, context)
+        return processor
 
     @property
     def accepts(self) -> bool:

@@ -25,8 +25,10 @@ class SeededSampling(ContinuousBatchingLogitsProcessorList):
         device: where the logits are.
 
     Attributes:
-        static: set where a step is recorded once and replayed (CUDA graphs, compilation) or prepared while the one
-            before it still runs: then every stage runs every time. Else a stage that no row asks for is left out.
+        static: set where steps are recorded once and replayed (CUDA graphs) or compiled: then all stages run where any
+            row asks for one, so that there are two kinds of steps. Else a stage that no row asks for is left out.
+        every_stage: all stages run, asked for or not; set while such steps are recorded beforehand.
+        stages: those of the batch that was prepared last.
         stream: the CUDA stream that computes the batches, None for the current one.
     """
 
@@ -36,6 +38,8 @@ class SeededSampling(ContinuousBatchingLogitsProcessorList):
         self.do_processing = True
         self.supported_keys = {"sampling": RowSampling}
         self.static = False
+        self.every_stage = False
+        self.stages = Stages()
         self.stream: torch.cuda.Stream | None = None
         self._vocab_size = vocab_size
         self._token_ids = torch.arange(vocab_size, dtype=torch.int32, device=device)
@@ -43,7 +47,6 @@ class SeededSampling(ContinuousBatchingLogitsProcessorList):
         self._seen = torch.zeros(slots + 1, vocab_size, dtype=torch.bool, device=device)
         self._true = torch.ones((), dtype=torch.bool, device=device)
         self._in_slot: dict[int, RequestState] = {}
-        self._stages = Stages()
         self._padding = self._columns([GREEDY], [0])
 
     def fill_defaults(self, int32_tensor: Tensor) -> None:
@@ -64,7 +67,9 @@ class SeededSampling(ContinuousBatchingLogitsProcessorList):
         arg_storage[:, len(rows) :] = self._padding.to(arg_storage.device)
         if rows:
             arg_storage[:, : len(rows)] = self._columns(rows, positions).to(arg_storage.device)
-        self._stages = Stages.all() if self.static else Stages.of(rows)
+        asked = Stages.of(rows)
+        full = self.every_stage or (self.static and asked != Stages())
+        self.stages = Stages.all() if full else asked
         return arg_storage
 
     def __call__(self, input_ids: Tensor, scores: Tensor, logits_processor_args: Tensor) -> Tensor:
@@ -77,11 +82,11 @@ class SeededSampling(ContinuousBatchingLogitsProcessorList):
         """
         args = logits_processor_args[:, : scores.size(0)]
         seen = None
-        if self._stages.penalty:
+        if self.stages.penalty:
             slots = args[6].long()
             self._seen.index_put_((slots, input_ids.long()), self._true)
             seen = self._seen[slots]
-        return choose(scores, args[:6], self._stages, seen, self._token_ids)
+        return choose(scores, args[:6], self.stages, seen, self._token_ids)
 
     def _columns(self, rows: list[RowSampling], positions: list[int]) -> Tensor:
         """(7, rows) int32: the columns of `row_sampling.columns`, and the slot."""
