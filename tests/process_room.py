@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tiny import write_tiny_model
 
 from model_registry.registry import Registry
 from model_registry.spec import Dtype, ModelSpec
@@ -32,6 +31,8 @@ PATIENCE_S = 60
 
 def tiny_spec(folder: Path, name: str = "one", **sizes: int) -> ModelSpec:
     """A model with random weights in this folder, of which `load_engine` makes a real engine."""
+    from tiny import write_tiny_model  # brings torch, which an app's process that is killed need not wait for
+
     return Registry.load(write_tiny_model(folder, name, **sizes)).get(name)
 
 
@@ -58,8 +59,11 @@ async def start(
 ) -> ProcessEngine:
     place = placement or on_the_cpu(spec)
     event = cancelled or threading.Event()
-    async with asyncio.timeout(PATIENCE_S):
-        engine = await asyncio.to_thread(start_engine, spec, place, report, event, load=load, **options)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            engine = await asyncio.to_thread(start_engine, spec, place, report, event, load=load, **options)
+    finally:
+        event.set()  # the thread must end, or this process does not
     assert isinstance(engine, ProcessEngine)
     return engine
 
@@ -110,7 +114,7 @@ class ScriptedEngine:
         errors: dict[str, Exception] = {
             "long": ContextFullError("The prompt is 7 tokens too long.", excess=7),
             "full": OutOfMemoryError("The device is full: stop other answers."),
-            "broken": KeyError("of the library's own making"),
+            "broken": LookupError("no such thing"),
         }
         yield GenerationChunk("Well, ")
         await asyncio.sleep(0.01)
@@ -142,7 +146,7 @@ def load_when_allowed(spec: ModelSpec, placement: Placement, report: Report) -> 
     return load_scripted(spec, placement, report)
 
 
-def load_never(spec: ModelSpec, placement: Placement, report: Report) -> ScriptedEngine:
+def load_forever(spec: ModelSpec, placement: Placement, report: Report) -> ScriptedEngine:
     """Deaf to everything but a signal that kills."""
     import signal
 
