@@ -1,31 +1,36 @@
-"""The composition root: settings, registry, devices, engine pool, page, in this order. No logic of its own."""
+"""The composition root: settings, registry, devices, engine pool, page, in this order. No logic of its own.
+
+Everything is imported inside `main`: the process of each engine reads this file too, and wants none of it.
+"""
 
 from __future__ import annotations
 
-import logging
 import sys
 
-from model_registry.registry import Registry
-from playground.engines.pool import EnginePool
 from playground.errors import PlaygroundError
-from playground.placement.defaults import default_models
-from playground.placement.devices import find_devices
-from playground.settings import Settings
-from playground.ui.build import build, launch_arguments
-from playground.ui.serve import serve
-
-TALKATIVE = ("httpx", "ContinuousBatchingLogger")
-"""Loggers of libraries that report normal business as news."""
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    from playground.engines.child_process import in_child, prepare
+    from playground.log import configure_log
+    from playground.settings import Settings
+
+    configure_log()
     settings = Settings.read()
+    prepare()  # imports torch and transformers in another process, while this one imports gradio
+
+    from model_registry.registry import Registry
+    from playground.engines.pool import EnginePool
+    from playground.engines.quantisation import possible
+    from playground.engines.worker import list_devices
+    from playground.placement.defaults import default_models
+    from playground.placement.plan import PlanOptions
+    from playground.ui.build import build, launch_arguments
+    from playground.ui.serve import serve
+
     registry = Registry.load(*settings.catalogs)
-    devices = find_devices()
-    pool = EnginePool(registry, devices)
+    devices = in_child(list_devices)
+    pool = EnginePool(registry, devices, PlanOptions(settings.contexts, possible(settings.quantise), settings.offload))
     models = settings.models or default_models(registry, devices)
     serve(build(registry, pool, models), pool, models, launch_arguments(settings))
 
