@@ -25,7 +25,7 @@ CLOSE_S = 5.0
 """Seconds that the engines get to close."""
 
 END_S = 9.0
-"""Seconds until the process ends in any case: a thread that is deep in loading weights cannot be interrupted."""
+"""Seconds until the process ends in any case, whatever a thread is doing; the processes of the engines end with it."""
 
 log = logging.getLogger(__name__)
 
