@@ -19,9 +19,13 @@ def listed(items: Sequence[str], word: str = "and") -> str:
     return f" {word} ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
-def reason(placement: Placement, spec: ModelSpec, devices: Sequence[Device], options: PlanOptions) -> str:
+def reason(
+    placement: Placement, spec: ModelSpec, devices: Sequence[Device], options: PlanOptions, *, alone: bool
+) -> str:
     """The sentence, such as "KULLM3: layers 0-29 on cuda:0, 30-47 on cuda:1, because 21.5 GB fit on neither; room for 4
     full contexts."
+
+    `alone`: whether no other model is, or comes, on these devices.
     """
     gpus = [device for device in devices if device.kind == "cuda"]
     on_cpu = all(share.device not in {gpu.name for gpu in gpus} for share in placement.shares)
@@ -29,7 +33,7 @@ def reason(placement: Placement, spec: ModelSpec, devices: Sequence[Device], opt
         where, because = f"whole on the CPU in float32 ({gigabytes(placement.total_bytes)})", _why_cpu(gpus, options)
     else:
         where = _where(placement, {gpu.name for gpu in gpus}) + _bits(placement, options)
-        because = [*_why_bits(placement, spec, gpus, options), *_why_here(placement, spec, gpus)]
+        because = [*_why_bits(placement, spec, gpus, options, alone), *_why_here(placement, spec, gpus)]
     because_of = f", because {listed(because)}" if because else ""
     return f"{spec.name}: {where}{because_of}; {_contexts(placement, spec, options)}."
 
@@ -59,7 +63,9 @@ def _bits(placement: Placement, options: PlanOptions) -> str:
     return "" if placement.quantisation == "none" else f" with {placement.quantisation} weights{asked}"
 
 
-def _why_bits(placement: Placement, spec: ModelSpec, gpus: Sequence[Device], options: PlanOptions) -> list[str]:
+def _why_bits(
+    placement: Placement, spec: ModelSpec, gpus: Sequence[Device], options: PlanOptions, alone: bool
+) -> list[str]:
     """Why the weights are not as the user would expect them."""
     asked = options.quantisation
     if asked in ("8-bit", "4-bit"):
@@ -68,7 +74,7 @@ def _why_bits(placement: Placement, spec: ModelSpec, gpus: Sequence[Device], opt
         return []
     unquantised = footprint(spec)
     together = sum(gpu.free_bytes for gpu in gpus)
-    beside = " beside the other models" if unquantised.whole_bytes(1) <= together else ""
+    beside = " beside the other models" if unquantised.whole_bytes(1) <= together and not alone else ""
     return [f"{gigabytes(_weights(spec))} at 16 bits do not fit{beside}"]
 
 

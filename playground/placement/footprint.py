@@ -96,7 +96,7 @@ def footprint(spec: ModelSpec, quantisation: Quantisation = "none", kind: Litera
     size, sizes = BYTES[dtype], spec.dimensions
     table = sizes.vocab_size * sizes.hidden_size
     head = 0 if sizes.tied_embeddings else table
-    block = -(-max(spec.parameters - table - head, 0) // sizes.layers)
+    block = -(-max(spec.parameters - table - head, 1) // sizes.layers)
     # A quantised matrix is written out at 16 bits to be multiplied with a batch; none is more than half a block.
     visit = 0 if quantisation == "none" else block * size // 2
     process = GPU_PROCESS_BYTES if kind == "cuda" else CPU_PROCESS_BYTES

@@ -60,8 +60,9 @@ def find_plan(
             layout, contexts = found
             parts = zip(demands, contexts, shares(layout, demands, contexts, machine), strict=True)
             placements = [_placement(demand, count, taken, machine) for demand, count, taken in parts]
-            pairs = zip(placements, specs, strict=True)
-            return PlacementPlan(tuple(replace(p, reason=reason(p, spec, devices, options)) for p, spec in pairs))
+            alone = len(placements) + len(standing) == 1
+            why = [reason(p, s, devices, options, alone=alone) for p, s in zip(placements, specs, strict=True)]
+            return PlacementPlan(tuple(replace(p, reason=r) for p, r in zip(placements, why, strict=True)))
     return None
 
 

@@ -105,6 +105,7 @@ def shares(
     for number, some in zip(layout.line, runs, strict=True):
         sizes = _on(demands[number], some[0].device, machine)
         found[number] = tuple(sizes.share(run.device, run.first, run.last, contexts[number]) for run in some)
+        free = _less(free, {share.device: share.total_bytes for share in found[number]})
     for number, home in layout.homes.items():
         sizes = _on(demands[number], home, machine)
         if demands[number].manner == "offloaded":

@@ -31,6 +31,11 @@ machines = st.builds(devices, st.lists(st.tuples(sizes, sizes), max_size=8), st.
 twins = st.builds(
     lambda size, count, cpu: devices([(size, size)] * count, cpu), sizes, st.integers(1, 8), st.integers(0, 100 * GB)
 )
+# And some are nearly large enough: then models are spread, quantised and offloaded beside each other.
+middling = st.integers(6 * GB, 16 * GB)
+tight = st.builds(
+    devices, st.lists(st.tuples(middling, middling), min_size=1, max_size=4), st.integers(60 * GB, 200 * GB)
+)
 wishes = st.builds(
     PlanOptions,
     contexts=st.integers(1, 6),
@@ -44,6 +49,12 @@ def restricted(spec: ModelSpec, allowed: tuple[str, ...]) -> ModelSpec:
 
 
 models = st.lists(st.sampled_from(MODELS), min_size=1, max_size=4, unique_by=lambda spec: spec.id)
+large = st.lists(
+    st.sampled_from([s for s in MODELS if s.parameters > 5 * GB]),
+    min_size=2,
+    max_size=3,
+    unique_by=lambda spec: spec.id,
+)
 allowances = st.lists(st.sampled_from([(), ("8-bit",), ("4-bit",), ("8-bit", "4-bit")]), min_size=4, max_size=4)
 specs = st.builds(
     lambda chosen, allowed: [restricted(s, a) for s, a in zip(chosen, allowed, strict=False)], models, allowances
@@ -71,7 +82,7 @@ def check(found: PlacementPlan, asked: list[ModelSpec], there: list[Device], opt
 
 
 @settings(deadline=None, max_examples=150)
-@given(asked=specs, there=machines | twins, options=wishes)
+@given(asked=specs, there=machines | twins | tight, options=wishes)
 def test_a_plan_holds_or_is_refused(asked: list[ModelSpec], there: list[Device], options: PlanOptions) -> None:
     found = find_plan(asked, there, options)
     assert found == find_plan(asked, there, options), "the same question has the same answer"
@@ -80,7 +91,16 @@ def test_a_plan_holds_or_is_refused(asked: list[ModelSpec], there: list[Device],
 
 
 @settings(deadline=None, max_examples=40)
-@given(asked=specs, there=machines | twins, options=wishes)
+@given(asked=large, there=tight, contexts=st.integers(1, 6))
+def test_an_offloaded_plan_holds(asked: list[ModelSpec], there: list[Device], contexts: int) -> None:
+    options = PlanOptions(contexts=contexts, quantisation="none", offload=True)
+    found = find_plan(asked, there, options)
+    if found is not None:
+        check(found, asked, there, options)
+
+
+@settings(deadline=None, max_examples=40)
+@given(asked=specs, there=machines | twins | tight, options=wishes)
 def test_a_refusal_says_what_is_missing(asked: list[ModelSpec], there: list[Device], options: PlanOptions) -> None:
     if find_plan(asked, there, options) is None:
         with pytest.raises(PlacementError, match=r"fit( together)?: \d+\.\d GB are missing on (cpu|cuda:\d) \(free: "):
@@ -89,7 +109,10 @@ def test_a_refusal_says_what_is_missing(asked: list[ModelSpec], there: list[Devi
 
 @settings(deadline=None, max_examples=200)
 @given(
-    asked=specs, there=machines | twins, options=wishes, more=st.lists(st.integers(0, 5 * GB), min_size=9, max_size=9)
+    asked=specs,
+    there=machines | twins | tight,
+    options=wishes,
+    more=st.lists(st.integers(0, 5 * GB), min_size=9, max_size=9),
 )
 def test_more_memory_never_takes_a_plan_away(
     asked: list[ModelSpec], there: list[Device], options: PlanOptions, more: list[int]
@@ -103,7 +126,7 @@ def test_more_memory_never_takes_a_plan_away(
 
 
 @settings(deadline=None, max_examples=60)
-@given(asked=specs, there=machines | twins, options=wishes)
+@given(asked=specs, there=machines | twins | tight, options=wishes)
 def test_models_that_stand_are_not_overrun(asked: list[ModelSpec], there: list[Device], options: PlanOptions) -> None:
     first, *others = asked
     standing = find_plan([first], there, options)

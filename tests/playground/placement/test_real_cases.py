@@ -132,6 +132,8 @@ def test_offloading_is_the_last_resort(registry: Registry) -> None:
     assert planned(registry, ("kullm3",), machine("6", 64), offload) == ["0+cpu x4"]
     # 6.1 for Krutrim at 4 bits leave 2.3 of 8.4: too little for the KV cache, the process and one visiting layer.
     assert planned(registry, BOTH, machine("8", 64), offload) == ["0+cpu x3", "0+cpu x2"]
+    unquantised = PlanOptions(quantisation="none", offload=True)
+    assert planned(registry, BOTH, machine("12 12", 64), unquantised) == ["0+1 x4", "0+cpu x4"]
     with pytest.raises(PlacementError, match="does not fit"):
         plan([registry.get("kullm3")], machine("6", 16), offload)
 
@@ -183,6 +185,15 @@ def test_models_that_stand_keep_their_place(registry: Registry) -> None:
                 "Krutrim-1 Instruct: whole on cuda:0 (16.8 GB); room for 2 full contexts instead of 4.",
                 "KULLM3: whole on cuda:1 (15.6 GB) with 8-bit weights, because 21.5 GB at 16 bits do not fit beside "
                 "the other models; room for 4 full contexts.",
+            ],
+        ),
+        (
+            ("kullm3",),
+            "14 8.8",  # 24.0, and a second process makes 23.2 into 24.1
+            PlanOptions(),
+            [
+                "KULLM3: whole on cuda:0 (13.9 GB) with 8-bit weights, because 21.5 GB at 16 bits do not fit; "
+                "room for 2 full contexts instead of 4."
             ],
         ),
         (
