@@ -59,7 +59,7 @@ def _config_folder(spec: ModelSpec) -> Path:
     if spec.weights.path is not None:
         return spec.weights.path
     assert spec.weights.hub is not None
-    with hub_errors(spec.weights.hub, spec.weights.revision, "config.json"):
+    with hub_errors(spec.weights.hub, spec.weights.revision):
         return Path(hf_hub_download(spec.weights.hub, "config.json", revision=spec.weights.revision)).parent
 
 

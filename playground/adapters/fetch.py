@@ -9,22 +9,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download
 
 from playground.adapters.config import CONFIG
 from playground.adapters.facts import AdapterFacts, BaseLayers, Limits
-from playground.adapters.files import shown
+from playground.adapters.files import PICKLES, shown
 from playground.adapters.header import WEIGHTS
-from playground.adapters.hub import NO_HUB, MissingFileError, hub_errors
+from playground.adapters.hub import NO_HUB, hub_errors
 from playground.adapters.inspect import DEFAULT_LIMITS, inspect_adapter, inspect_config
 from playground.errors import AdapterError, DownloadError
 
-PICKLE = "adapter_model.bin"
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -67,39 +67,45 @@ class AdapterStore:
         """
         _require_form(hub_id, revision)
         place = self._root / hub_id.replace("/", "--")
+        commit = self._commit(hub_id, revision, place)
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=self._root, prefix=".incoming-") as staging:
-                commit = self._commit(hub_id, revision, place, Path(staging))
-                if (place / commit).is_dir():
-                    facts = inspect_adapter(place / commit, base, limits)
-                else:
+            if (place / commit).is_dir():
+                facts = inspect_adapter(place / commit, base, limits)
+            else:
+                self._root.mkdir(parents=True, exist_ok=True)
+                with TemporaryDirectory(dir=self._root, prefix=".incoming-") as staging:
                     facts = self._receive(hub_id, commit, base, limits, Path(staging))
                     _keep(Path(staging), place / commit)
-                _note(place / "refs", revision, commit)
+            _note(place / "refs", revision, commit)
         except OSError as error:
             raise DownloadError(f"{hub_id} could not be written to {self._root}: {error}.") from error
         return FetchedAdapter(place / commit, commit, facts)
 
-    def _commit(self, hub_id: str, revision: str, place: Path, staging: Path) -> str:
-        """The commit that a revision stands for, from the Hub, or as it was when the Hub was last reached."""
+    def _commit(self, hub_id: str, revision: str, place: Path) -> str:
+        """The commit that a revision stands for, from the Hub, or as it was when the Hub was last reached.
+
+        Raises:
+            AdapterError: there, the repository has its weights as a pickle only, or is no adapter's.
+        """
         if COMMIT.fullmatch(revision) and (place / revision).is_dir():
             return revision
         try:
-            commit = self._ask(hub_id, revision, CONFIG, staging).commit_hash
+            with hub_errors(hub_id, revision):
+                info = HfApi(endpoint=self._endpoint).model_info(hub_id, revision=revision)
         except DownloadError as error:
             reference = place / "refs" / revision
             if not isinstance(error.__cause__, NO_HUB) or not reference.is_file():
                 raise
-            commit = reference.read_text(encoding="utf-8")
-        if not COMMIT.fullmatch(commit):
-            raise DownloadError(f"The Hub calls revision {shown(revision)} of {hub_id} {shown(commit)}: no commit.")
-        return commit
+            return reference.read_text(encoding="utf-8")
+        _require_files(hub_id, {sibling.rfilename for sibling in info.siblings or ()})
+        if not COMMIT.fullmatch(info.sha or ""):
+            raise DownloadError(f"The Hub calls revision {shown(revision)} of {hub_id} {shown(info.sha)}: no commit.")
+        return str(info.sha)
 
     def _receive(self, hub_id: str, commit: str, base: BaseLayers, limits: Limits, staging: Path) -> AdapterFacts:
         """Both files to the staging folder, the small one first, each no larger than allowed."""
         for name, most in ((CONFIG, limits.config_bytes), (WEIGHTS, limits.weight_bytes)):
-            size = self._ask(hub_id, commit, name, staging).file_size
+            size = self._download(hub_id, commit, name, staging, dry_run=True).file_size
             if size is None or size > most:
                 raise AdapterError(f"{name} of {hub_id} takes {size} bytes, more than the {most:,} that are allowed.")
         self._download(hub_id, commit, CONFIG, staging)
@@ -107,30 +113,12 @@ class AdapterStore:
         self._download(hub_id, commit, WEIGHTS, staging)
         return inspect_adapter(staging, base, limits)
 
-    def _ask(self, hub_id: str, revision: str, name: str, staging: Path) -> Any:
-        try:
-            return self._download(hub_id, revision, name, staging, dry_run=True)
-        except MissingFileError as error:
-            if name == WEIGHTS and self._has_pickle(hub_id, revision, staging):
-                raise AdapterError(
-                    f"{hub_id} has its weights as a pickle only ({PICKLE}), which can run code when it is read: ask "
-                    f"its author for {WEIGHTS}."
-                ) from error
-            raise
-
-    def _has_pickle(self, hub_id: str, revision: str, staging: Path) -> bool:
-        try:
-            self._download(hub_id, revision, PICKLE, staging, dry_run=True)
-        except MissingFileError:
-            return False
-        return True
-
-    def _download(self, hub_id: str, revision: str, name: str, staging: Path, **options: Any) -> Any:
-        with hub_errors(hub_id, revision, name):
+    def _download(self, hub_id: str, commit: str, name: str, staging: Path, **options: Any) -> Any:
+        with hub_errors(hub_id, commit):
             return hf_hub_download(
                 hub_id,
                 name,
-                revision=revision,
+                revision=commit,
                 local_dir=staging,
                 cache_dir=staging / ".cache",  # never look into, or write to, the cache of other programs
                 endpoint=self._endpoint,
@@ -145,9 +133,21 @@ def _require_form(hub_id: str, revision: str) -> None:
         raise AdapterError(f"{shown(revision)} is no revision: give a branch, a tag or a commit.")
 
 
+def _require_files(hub_id: str, names: Collection[str]) -> None:
+    pickles = sorted(name for name in names if name.lower().endswith(PICKLES))
+    if CONFIG in names and WEIGHTS not in names and pickles:
+        raise AdapterError(
+            f"{hub_id} has its weights as a pickle only ({shown(pickles[0])}), which can run code when it is read: "
+            f"ask its author for {WEIGHTS}."
+        )
+    for name in (CONFIG, WEIGHTS):
+        if name not in names:
+            raise AdapterError(f"{hub_id} has no {name}: it is no LoRA adapter as PEFT writes it.")
+
+
 def _keep(staging: Path, place: Path) -> None:
     """The staging folder to its place, in one step; another download of the same commit may have come first."""
-    shutil.rmtree(staging / ".cache", ignore_errors=True)
+    shutil.rmtree(staging / ".cache")
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.rename(staging, place)

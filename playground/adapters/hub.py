@@ -28,17 +28,12 @@ NO_HUB = (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError)
 """How huggingface_hub says that it could not speak to the Hub."""
 
 
-class MissingFileError(DownloadError):
-    """The repository is there, and a file that it must have is not."""
-
-
 @contextmanager
-def hub_errors(hub_id: str, revision: str, name: str) -> Iterator[None]:
-    """The one place where the Hub's errors become ours, while file `name` of a repository is asked for.
+def hub_errors(hub_id: str, revision: str) -> Iterator[None]:
+    """The one place where the Hub's errors become ours, while a repository is asked for something.
 
     Raises:
         DownloadError: the Hub did not give it.
-        MissingFileError: the repository has no such file.
     """
     try:
         yield
@@ -59,7 +54,7 @@ def hub_errors(hub_id: str, revision: str, name: str) -> Iterator[None]:
             "give their folder."
         ) from error
     except EntryNotFoundError as error:
-        raise MissingFileError(f"{hub_id} has no {name}: it is not what it was taken for.") from error
+        raise DownloadError(f"{hub_id} lacks a file that it must have: check the name.") from error
     except XetDownloadError as error:
         raise DownloadError(f"The download of {hub_id} broke off: try again in a while.") from error
     except HfHubHTTPError as error:

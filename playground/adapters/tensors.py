@@ -47,7 +47,7 @@ def check_names_and_shapes(
             half = name.split(".")[-2]
             raise AdapterError(f"{WEIGHTS} has no {half} for the layer {shown(target.name)}: {shown(name)} is missing.")
     if extra := sorted(set(held) - set(expected)):
-        reason = fused(base, extra[0])
+        reason = fused(base, extra[0]) or _replaces(extra[0])
         raise AdapterError(
             f"{WEIGHTS} holds {shown(extra[0], 120)}, which adapter_config.json does not call for{reason}."
         )
@@ -82,6 +82,12 @@ def _shapes(target: Target) -> tuple[tuple[str, tuple[int, int]], ...]:
         (f"{stem}.lora_A.weight", (target.r, target.in_features)),
         (f"{stem}.lora_B.weight", (target.out_features, target.r)),
     )
+
+
+def _replaces(name: str) -> str:
+    if ".lora_" in name:
+        return ""
+    return ": it would replace weights of the base itself. Save the adapter with save_embedding_layers=False"
 
 
 def _slices(file: BinaryIO, entry: TensorEntry) -> Iterator[bytes]:
