@@ -70,6 +70,24 @@ async def test_short_prompts_that_wait_are_read_in_one_step() -> None:
     assert answers == [generated(tiny_llama(), question, max_new_tokens=24) for question in ["x", *QUESTIONS[:4]]]
 
 
+async def test_a_prompt_that_would_make_the_step_too_long_is_read_after_it() -> None:
+    """One that is short does not wait until the long one beside it is read."""
+    model = tiny_llama()
+    gate, shapes = Gate(model), Shapes(model)
+    engine = sharded(model, max_batch_tokens=64)
+    gate.shut()
+    tasks = [asyncio.create_task(answer(engine, ask("x", **GREEDY)))]
+    await until(lambda: gate.holds)
+    for count, question in enumerate(("y" * 2, "y" * 40, "y" * 3), 1):
+        tasks.append(asyncio.create_task(answer(engine, ask(question, **GREEDY))))
+        await until(lambda count=count: waiting(engine) == count)  # type: ignore[misc]
+    shapes.seen.clear()
+    gate.open()
+    await asyncio.gather(*tasks)
+    await engine.close()
+    assert [shape for shape in shapes.seen if shape[1] > 1] == [(1, 2), (1, 40), (1, 3)]
+
+
 async def test_a_long_prompt_is_read_in_pieces_between_which_answers_go_on() -> None:
     model = tiny_llama()
     gate, shapes = Gate(model), Shapes(model)
