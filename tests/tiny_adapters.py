@@ -12,14 +12,17 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.utils.save_and_load import set_peft_model_state_dict
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from model_registry.architectures.krutrim import KrutrimConfig, KrutrimForCausalLM
-from playground.adapters.facts import AdapterFacts
+from playground.adapters.facts import AdapterFacts, BaseLayers, Limits
+from playground.adapters.inspect import inspect_adapter
+from playground.errors import AdapterError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -97,8 +100,13 @@ def write_parts(folder: Path, header: dict[str, Any] | bytes, data: bytes, lengt
 
 def edit_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None:
     """Changes the tensors in place and writes the file again, with sound offsets."""
-    from safetensors.torch import save_file
-
     tensors = load_file(folder / WEIGHTS)
     edit(tensors)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def refusal(folder: Path, base: BaseLayers, **limits: Any) -> str:
+    """The sentence with which an adapter is refused; fails where it is not."""
+    with pytest.raises(AdapterError) as caught:
+        inspect_adapter(folder, base, Limits(**limits))
+    return str(caught.value)

@@ -68,10 +68,10 @@ def _require_known(config: AdapterConfig, base: BaseLayers) -> None:
     """Every name of a list must mean something: PEFT passes by those that do not."""
     if isinstance(config.target_modules, str):
         return
-    for target in config.target_modules:
-        if not any(_ends(name, (target,)) for name in (*base.linear, *base.others)):
-            reason = fused(base, target)
-            raise AdapterError(f"{CONFIG}: `target_modules` names {shown(target)}, which this model has not{reason}.")
+    known = set().union(*map(_endings, (*base.linear, *base.others)))
+    if unknown := [target for target in config.target_modules if target not in known]:
+        target, reason = unknown[0], fused(base, unknown[0])
+        raise AdapterError(f"{CONFIG}: `target_modules` names {shown(target)}, which this model has not{reason}.")
 
 
 def _wanted(config: AdapterConfig, base: BaseLayers) -> str | Collection[str]:
@@ -86,17 +86,20 @@ def _is_target(config: AdapterConfig, wanted: str | Collection[str], name: str, 
         return False
     if isinstance(wanted, str):
         return _means(wanted, name, "target_modules", matcher)
-    return name in wanted or (_ends(name, wanted) and _is_in_layers(config, name, matcher))
+    found = _endings(name).intersection(wanted)
+    return name in found or (bool(found) and _is_in_layers(config, name, matcher))
 
 
 def _means(names: str | Collection[str], name: str, field: str, matcher: PatternMatcher) -> bool:
     if isinstance(names, str):
         return matcher.match(names, name, field) is not None
-    return _ends(name, names)
+    return not _endings(name).isdisjoint(names)
 
 
-def _ends(name: str, endings: Iterable[str]) -> bool:
-    return any(name == ending or name.endswith(f".{ending}") for ending in endings)
+def _endings(name: str) -> set[str]:
+    """A layer's name, and what follows each of its dots: what PEFT lets a name in a list be."""
+    parts = name.split(".")
+    return {".".join(parts[start:]) for start in range(len(parts))}
 
 
 def _is_in_layers(config: AdapterConfig, name: str, matcher: PatternMatcher) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 
 import pytest
+import safetensors
+import safetensors.torch
+import torch
 from tiny_adapters import tiny_krutrim, tiny_llama, write_adapter
 from transformers import PreTrainedModel
 
@@ -52,3 +56,21 @@ def good_once(llama: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def good(good_once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(good_once, tmp_path / "adapter"))
+
+
+@pytest.fixture
+def nothing_is_loaded(good_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever loads anything while an adapter is inspected fails the test; `good_once` is made before."""
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("something was loaded")
+
+    for module, name in (
+        (torch, "load"),
+        (pickle, "load"),
+        (pickle, "loads"),
+        (pickle, "Unpickler"),
+        (safetensors, "safe_open"),
+        (safetensors.torch, "load_file"),
+    ):
+        monkeypatch.setattr(module, name, refuse)

@@ -62,6 +62,7 @@ def renew(folder: Path, good_once: Path) -> None:
         shutil.copyfile(good_once / name, folder / name)
 
 
+@pytest.mark.filterwarnings("ignore:Possible (nested set|set difference|set union|set intersection):FutureWarning")
 @EXAMPLES
 @given(fields=FIELDS)
 def test_any_config(
