@@ -30,8 +30,9 @@ def main() -> None:
 
     registry = Registry.load(*settings.catalogs)
     devices = in_child(list_devices)
-    pool = EnginePool(registry, devices, PlanOptions(settings.contexts, possible(settings.quantise), settings.offload))
-    models = settings.models or default_models(registry, devices)
+    options = PlanOptions(settings.contexts, possible(settings.quantise), settings.offload)
+    pool = EnginePool(registry, devices, options)
+    models = settings.models or default_models(registry, devices, options)
     serve(build(registry, pool, models), pool, models, launch_arguments(settings))
 
 

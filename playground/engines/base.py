@@ -16,6 +16,11 @@ class Engine(Protocol):
 
     model_id: str
 
+    @property
+    def alive(self) -> bool:
+        """False once it ended by itself, such as a process that was killed: whoever needs it starts another."""
+        ...
+
     def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Answer a request in chunks, of which the last alone has a finish reason.
 

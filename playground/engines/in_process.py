@@ -123,6 +123,11 @@ class InProcessEngine:
             inbox.end(EngineClosedError(f"{self._encoder.spec.name} was stopped while it answered."))
         await asyncio.to_thread(self._loop.stop)
 
+    @property
+    def alive(self) -> bool:
+        """See `Engine.alive`: it ends only when it is closed, for a thread that fails is started again."""
+        return not self._closed
+
     def memory(self) -> tuple[DeviceUse, ...]:
         """See `Engine.memory`."""
         return device_use(self._weights, self._loop.kv_use())

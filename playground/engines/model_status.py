@@ -6,14 +6,13 @@ network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from model_registry.spec import ModelSpec
 from playground.engines.residency import Resident
-from playground.errors import PlacementError
 from playground.placement.planner import needed_bytes
+from playground.placement.site import Site
 from playground.types import LoadProgress
 
 ModelState = Literal["ready", "loading", "local", "download", "too_large", "failed"]
@@ -42,13 +41,10 @@ def status_of_resident(resident: Resident) -> ModelStatus:
 
 
 class Prospects:
-    """What is true of models that have no place now.
+    """What is true of models that have no place now."""
 
-    try_alone: plans a model on the empty machine; raises PlacementError.
-    """
-
-    def __init__(self, try_alone: Callable[[ModelSpec], object]) -> None:
-        self._try_alone = try_alone
+    def __init__(self, site: Site) -> None:
+        self._site = site
         self._fits: dict[str, bool] = {}
 
     def status(self, spec: ModelSpec, failure: str) -> ModelStatus:
@@ -64,10 +60,5 @@ class Prospects:
 
     def _could_fit(self, spec: ModelSpec) -> bool:
         if spec.id not in self._fits:
-            try:
-                self._try_alone(spec)
-            except PlacementError:
-                self._fits[spec.id] = False
-            else:
-                self._fits[spec.id] = True
+            self._fits[spec.id] = self._site.find([spec]) is not None
         return self._fits[spec.id]

@@ -19,8 +19,8 @@ from playground.engines.model_status import ModelStatus, Prospects, status_of_re
 from playground.engines.process import start_engine
 from playground.engines.roster import SHUTTING_DOWN, Launch, Roster
 from playground.errors import EngineClosedError
-from playground.placement.plan import Device, Placement, PlacementPlan, PlanOptions
-from playground.placement.planner import plan
+from playground.placement.plan import Device, PlanOptions
+from playground.placement.site import Site
 from playground.types import DeviceReport, DeviceUse, GenerationRequest, StreamEvent
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ class EnginePool:
     ) -> None:
         self.registry = registry
         self._devices = devices
-        self._options = options
-        self._roster = Roster(self._plan, start)
-        self._prospects = Prospects(lambda spec: self._plan([spec], ()))
+        site = Site(devices, options)
+        self._roster = Roster(site, start)
+        self._prospects = Prospects(site)
         self._encoders: dict[str, Future[PromptEncoder]] = {}
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="load-tokenizer")
         self._reading = threading.Lock()
@@ -121,9 +121,6 @@ class EnginePool:
             self._closed = True
             self._readers.shutdown(wait=False, cancel_futures=True)
         await _all(self._roster.close())
-
-    def _plan(self, specs: Sequence[ModelSpec], standing: Sequence[Placement]) -> PlacementPlan:
-        return plan(specs, self._devices, self._options, standing=standing)
 
     def _encoder(self, spec: ModelSpec) -> Future[PromptEncoder]:
         with self._reading:

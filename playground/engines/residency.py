@@ -5,7 +5,7 @@ Decides, and changes nothing: the pool, which owns the residents, acts on it. Kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -14,9 +14,7 @@ from playground.engines.base import Engine
 from playground.engines.loading import Loading, shared
 from playground.errors import PlacementError
 from playground.placement.plan import Placement, PlacementPlan
-
-PlanBeside = Callable[[Sequence[ModelSpec], Sequence[Placement]], PlacementPlan]
-"""The plan for some models beside those that stand already; raises PlacementError."""
+from playground.placement.site import Site
 
 
 @dataclass(eq=False, slots=True)
@@ -46,8 +44,8 @@ class Resident:
 
     @property
     def is_dead(self) -> bool:
-        """Whether its process ended by itself; an engine in this process cannot."""
-        return self.engine is not None and not getattr(self.engine, "alive", True)
+        """Whether its engine ended by itself."""
+        return self.engine is not None and not self.engine.alive
 
     @property
     def doing(self) -> str:
@@ -55,7 +53,7 @@ class Resident:
 
 
 def make_room(
-    newcomers: Sequence[ModelSpec], residents: Sequence[Resident], idle: Sequence[Resident], plan: PlanBeside
+    newcomers: Sequence[ModelSpec], residents: Sequence[Resident], idle: Sequence[Resident], site: Site
 ) -> tuple[PlacementPlan, Sequence[Resident]]:
     """Where the newcomers go, and which residents leave for it.
 
@@ -63,31 +61,28 @@ def make_room(
         newcomers: the models to place, together.
         residents: all that have a place.
         idle: those of them that may leave.
-        plan: the planner on this machine's devices.
+        site: this machine.
 
     Raises:
         PlacementError: there is no room even so; the sentence is the planner's own where an empty machine would not
             do either, and else names the residents in the way.
     """
-    leaving = _fewest(newcomers, residents, idle, plan)
-    if leaving is None:
-        plan(newcomers, ())
+    leaving = _fewest(newcomers, residents, idle, site)
+    plan = None if leaving is None else site.find(newcomers, _placements(residents, leaving))
+    if leaving is None or plan is None:
+        site.plan(newcomers)
         staying = [resident for resident in residents if resident not in idle]
-        raise PlacementError(_in_the_way(newcomers, _fewest(newcomers, staying, staying, plan) or staying))
-    return plan(newcomers, _placements(residents, leaving)), leaving
+        raise PlacementError(_in_the_way(newcomers, _fewest(newcomers, staying, staying, site) or staying))
+    return plan, leaving
 
 
 def _fewest(
-    newcomers: Sequence[ModelSpec], residents: Sequence[Resident], candidates: Sequence[Resident], plan: PlanBeside
+    newcomers: Sequence[ModelSpec], residents: Sequence[Resident], candidates: Sequence[Resident], site: Site
 ) -> Sequence[Resident] | None:
     """The candidates without whom there is room; None where there is not even without all of them."""
 
     def fits_without(leaving: Sequence[Resident]) -> bool:
-        try:
-            plan(newcomers, _placements(residents, leaving))
-        except PlacementError:
-            return False
-        return True
+        return site.find(newcomers, _placements(residents, leaving)) is not None
 
     queue = sorted(candidates, key=lambda resident: resident.last_used)
     counts = range(len(queue) + 1)

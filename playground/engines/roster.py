@@ -18,7 +18,7 @@ from concurrent.futures import Future, wait
 from model_registry.spec import ModelSpec
 from playground.engines.base import Engine
 from playground.engines.loading import Loading
-from playground.engines.residency import PlanBeside, Resident, make_room
+from playground.engines.residency import Resident, make_room
 from playground.errors import (
     EngineBusyError,
     EngineClosedError,
@@ -27,6 +27,7 @@ from playground.errors import (
     PlaygroundError,
 )
 from playground.placement.plan import Placement
+from playground.placement.site import Site
 from playground.types import LoadProgress
 
 Launch = Callable[[ModelSpec, Placement, Callable[[LoadProgress], None], threading.Event], Engine]
@@ -44,8 +45,8 @@ log = logging.getLogger(__name__)
 class Roster:
     """Safe to use from any thread and event loop; no method waits for a load, a close or a network."""
 
-    def __init__(self, plan: PlanBeside, launch: Launch) -> None:
-        self._plan = plan
+    def __init__(self, site: Site, launch: Launch) -> None:
+        self._site = site
         self._launch = launch
         self._lock = threading.Lock()
         self._residents: dict[str, Resident] = {}
@@ -145,7 +146,7 @@ class Roster:
         for model_id in [*self._residents]:
             self._present(model_id)
         residents = [*self._residents.values()]
-        plan, leaving = make_room(specs, residents, [one for one in idle if one in residents], self._plan)
+        plan, leaving = make_room(specs, residents, [one for one in idle if one in residents], self._site)
         for resident in leaving:
             log.info("unloading %s to make room for %s", resident.spec.id, ", ".join(spec.id for spec in specs))
             self._dismiss(resident)

@@ -48,7 +48,7 @@ def report(found: PlacementPlan, specs: Sequence[ModelSpec], devices: Sequence[D
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     taken = bytes_by_device(found.placements)
-    used = [f"{device.name}: {_gb(taken[device.name])} of {_gb(device.free_bytes)} GB free" for device in devices]
+    used = [f"{device.name}: {_gb(taken[device.name])} of {_gb(device.free_bytes)} GB taken" for device in devices]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], "", *used, "", *found.sentences, "", UNITS])
 
 

@@ -52,6 +52,7 @@ class Memory:
 class QuickEngine:
     def __init__(self, model_id: str, memory: Memory) -> None:
         self.model_id = model_id
+        self.alive = True
         self.closed = False
         self._memory = memory
         self._answering = 0

@@ -23,13 +23,21 @@ def place(model: ModelSpec) -> Placement:
     return Placement(model.id, "float32", "none", 1, (share,), f"{model.name}: whole on {share.device}")
 
 
-def plan(newcomers: Sequence[ModelSpec], standing: Sequence[Placement]) -> PlacementPlan:
-    placements = [place(model) for model in newcomers]
-    taken = Counter(placement.device for placement in [*standing, *placements])
-    for model, placement in zip(newcomers, placements, strict=True):
-        if taken[placement.device] > HOMES.get(placement.device, 0):
-            raise PlacementError(f"{model.name} does not fit.")
-    return PlacementPlan(tuple(placements))
+class Homes:
+    """A site on which a place is a matter of counting."""
+
+    def find(self, newcomers: Sequence[ModelSpec], standing: Sequence[Placement] = ()) -> PlacementPlan | None:
+        placements = [place(model) for model in newcomers]
+        taken = Counter(placement.device for placement in [*standing, *placements])
+        if any(taken[placement.device] > HOMES.get(placement.device, 0) for placement in placements):
+            return None
+        return PlacementPlan(tuple(placements))
+
+    def plan(self, newcomers: Sequence[ModelSpec]) -> PlacementPlan:
+        found = self.find(newcomers)
+        if found is None:
+            raise PlacementError(f"{newcomers[-1].name} does not fit.")
+        return found
 
 
 def residents(*model_ids: str) -> list[Resident]:
@@ -39,7 +47,7 @@ def residents(*model_ids: str) -> list[Resident]:
 
 
 def leavers(newcomers: Sequence[str], present: Sequence[Resident], idle: Sequence[Resident]) -> list[str]:
-    _, leaving = make_room([spec(model_id) for model_id in newcomers], present, idle, plan)
+    _, leaving = make_room([spec(model_id) for model_id in newcomers], present, idle, Homes())
     return [resident.spec.id for resident in leaving]
 
 

@@ -26,14 +26,14 @@ def test_the_plan_for_two_cards(capsys: pytest.CaptureFixture[str]) -> None:
     for row in rows:
         weight, kv, working, total = map(float, row[4:8])
         assert total == pytest.approx(weight + kv + working, abs=0.02)
-    assert "cuda:1: 13.53 of 16.84 GB free" in lines
+    assert "cuda:1: 13.53 of 16.84 GB taken" in lines
     assert any(line.startswith("KULLM3: layers 0-23 on cuda:1, 24-47 on cuda:2, because 21.5 GB fit") for line in lines)
 
 
 def test_cards_in_use_contexts_and_bits(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--gpus", "80-60", "--models", "krutrim", "--contexts", "2", "--quantise", "8-bit"]) == 0
     out = capsys.readouterr().out
-    assert "of 19.76 GB free" in out
+    assert "of 19.76 GB taken" in out
     assert "with 8-bit weights, as asked; room for 2 full contexts." in out
 
 
