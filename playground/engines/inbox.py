@@ -62,13 +62,14 @@ class Inbox:
         wake([self])
 
     async def take(self) -> Output:
-        """The newest output, which may be one taken before. Raises what `end` was given."""
-        await self._arrival.wait()
-        self._arrival.clear()
-        if self._end is not None:
-            raise self._end
-        assert self._output is not None
-        return self._output
+        """The newest output not taken yet; when none is left and none will come, raises what `end` was given."""
+        while self._output is None:
+            if self._end is not None:
+                raise self._end
+            await self._arrival.wait()
+            self._arrival.clear()
+        output, self._output = self._output, None
+        return output
 
     @property
     def timings(self) -> Timings:
