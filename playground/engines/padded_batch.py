@@ -139,26 +139,18 @@ class PaddedBatch(Generic[R]):
             layer.shorten(self.columns)
 
     def drop_gone(self) -> None:
-        """Let rows leave that are gone, and their cache with them. Needs memory for what stays of one layer."""
+        """Let rows leave that are gone, and their cache with them. Needs memory for what stays of one layer.
+
+        While prompts are unread, all rows leave or none: prompts that take more than one step are read alone.
+        """
         stay = [number for number, row in enumerate(self.rows) if not row.gone]
         if len(stay) == len(self.rows):
             return
         self.rows = [self.rows[number] for number in stay]
-        if not self.rows:
-            self.columns = self.unread = 0
-        elif self.unread:
-            width = max(len(row.prompt) for row in self.rows)
-            self.unread = min(self.unread, width)
-            self._gather(stay, width - self.unread)
-        else:
-            self._gather(stay, max(row.length for row in self.rows) - 1)
-
-    def _gather(self, stay: Sequence[int], columns: int) -> None:
-        for layer in self._layers:
-            if self.columns:
-                layer.gather([(layer, stay)], columns, self._room)
-            layer.room = self._room
-        self.columns = columns
+        if self.rows:
+            self.columns = max(row.length for row in self.rows) - 1
+            for layer in self._layers:
+                layer.gather([(layer, stay)], self.columns, self._room)
 
     def join(self, others: PaddedBatch[R]) -> None:
         """Take in the rows of another batch, all of whose prompts are read; the other one is used up.
