@@ -30,7 +30,7 @@ def test_both_panels_stream_at_the_same_time(playground: Playground) -> None:
         if left.is_busy and right.is_busy:
             seen.append((len(left.answer()), len(right.answer())))
         steps = list(pairwise(seen))
-        return sum(a < b for (a, _), (b, _) in steps) > 3 and sum(a < b for (_, a), (_, b) in steps) > 3
+        return sum(a < b for (a, _), (b, _) in steps) > 1 and sum(a < b for (_, a), (_, b) in steps) > 1
 
     until(grew, playground.page)
     left.wait("ended by itself")
