@@ -13,16 +13,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from playground.engines.wire import News, Order, Wire
 from playground.engines.worker import Task, work
+from playground.errors import PlaygroundError
 
 PRELOADED = ["playground.engines.loader", "playground.engines.worker"]
 ROOT = Path(__file__).parents[2]
@@ -60,8 +60,31 @@ def prepare() -> None:
 
 def in_child(function: Callable[[], T]) -> T:
     """What a module's function returns, or raises, in a process that then ends."""
-    with ProcessPoolExecutor(1, mp_context=_context()) as executor:
-        return executor.submit(function).result()
+    context = _context()
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_report, args=(theirs, function), name=function.__name__, daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        value, error = ours.recv()
+    except EOFError:
+        raise PlaygroundError(f"The process that runs {function.__name__} ended without a word: try again.") from None
+    finally:
+        ours.close()
+        process.join()
+    if error is not None:
+        raise error
+    return cast(T, value)
+
+
+def _report(to: Connection, function: Callable[[], object]) -> None:
+    """Runs in the child, which waits for nobody: an app that ends meanwhile leaves nothing behind."""
+    try:
+        told: tuple[object, Exception | None] = (function(), None)
+    except Exception as error:
+        told = (None, error)
+    with suppress(BrokenPipeError):
+        to.send(told)
 
 
 class ChildProcess:

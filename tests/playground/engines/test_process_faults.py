@@ -149,17 +149,37 @@ if __name__ == "__main__":
 """
 
 
-def test_no_engine_outlives_its_app_whether_it_serves_or_loads(tmp_path: Path) -> None:
-    assert tiny_spec(tmp_path).id == "one"
+LISTING = f"""
+import sys, time
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+
+def list_slowly():
+    print("both are there", flush=True)
+    time.sleep(2)
+
+if __name__ == "__main__":
+    from playground.engines.child_process import in_child
+    in_child(list_slowly)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "family_size", "number"),
+    [(APP, 4, signal.SIGKILL), (LISTING, 3, signal.SIGTERM)],
+    ids=["engines", "devices"],
+)
+def test_no_process_outlives_its_app(tmp_path: Path, program: str, family_size: int, number: int) -> None:
+    """A fork server and a resource tracker; two engines, one that serves and one that loads, or a question."""
+    tiny_spec(tmp_path)
     script = tmp_path / "app.py"
-    script.write_text(APP)
+    script.write_text(program)
     command = [sys.executable, str(script), str(tmp_path / "one.toml")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as app:
         assert app.stdout is not None
         assert app.stdout.readline().strip() == "both are there"
         family = psutil.Process(app.pid).children(recursive=True)
-        assert len(family) >= 4, "a fork server, a resource tracker, two engines"
-        app.kill()
+        assert len(family) >= family_size
+        app.send_signal(number)
         _, left = psutil.wait_procs(family, timeout=GONE_S)
         assert all(has_ended(process) for process in left)
 
