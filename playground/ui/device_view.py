@@ -122,7 +122,7 @@ def _cache(reports: Sequence[DeviceReport], model_id: str) -> tuple[int, int]:
 def _row(status: ModelStatus, names: Mapping[str, str], colours: Hues, cache: tuple[int, int]) -> str:
     name = names.get(status.model_id, status.model_id)
     state, meter = _state(status, name, cache)
-    said = status.detail if status.state == "failed" else status.place
+    said = status.detail if status.state == "failed" else status.place.removeprefix(f"{name}: ")
     place = f'<p class="place">{verbatim(said)}</p>' if said else ""
     return (
         f'<li class="device-model {status.state}" data-model="{verbatim(status.model_id)}" '

@@ -196,7 +196,7 @@ def test_the_real_app_shows_its_stand_ins_and_gives_their_memory_back(page: Page
     krutrim, kullm3 = row(playground, "demo-krutrim"), row(playground, "demo-kullm3")
     for model in (krutrim, kullm3):
         expect(model).to_contain_text("Ready · KV cache 0.0 of", timeout=PATIENCE_MS)
-        expect(model.locator(".place")).to_contain_text("stand-in: whole on ")
+        expect(model.locator(".place")).to_contain_text("whole on ")
     weights = page.locator(".device-bar .weights:not(.none)")
     expect(weights).to_have_count(2)
     assert all(width(piece) >= 2 for piece in weights.all())
