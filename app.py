@@ -11,7 +11,7 @@ from playground.errors import PlaygroundError
 
 
 def main() -> None:
-    from playground.engines.child_process import in_child, prepare
+    from playground.engines.processes.child_process import in_child, prepare
     from playground.log import configure_log
     from playground.settings import Settings
 
@@ -20,9 +20,9 @@ def main() -> None:
     prepare()  # imports torch and transformers in another process, while this one imports gradio
 
     from model_registry.registry import Registry
+    from playground.engines.checkpoints.quantisation import possible
     from playground.engines.pool import EnginePool
-    from playground.engines.quantisation import possible
-    from playground.engines.worker import list_devices
+    from playground.engines.processes.worker import list_devices
     from playground.placement.defaults import default_models
     from playground.placement.plan import PlanOptions
     from playground.ui.build import build, launch_arguments

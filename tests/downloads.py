@@ -17,7 +17,7 @@ PROGRAM = """
 import json, sys
 from model_registry.registry import Registry
 from model_registry.spec import Weights
-from playground.engines.checkpoint import MODEL_FILES, fetch, is_local
+from playground.engines.checkpoints.checkpoint import MODEL_FILES, fetch, is_local
 from playground.errors import PlaygroundError
 
 weights = Weights(hub=sys.argv[1], revision=sys.argv[2], bytes=1)

@@ -1,6 +1,6 @@
 """Tiny models with a real tokenizer behind real engines of both kinds, and a look inside at what an engine holds.
 
-The looks inside follow transformers 5.23.0, as playground/engines/generation_loop.py does.
+The looks inside follow transformers 5.23.0, as playground/engines/decoding/generation_loop.py does.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from transformers import (
 
 from model_registry.architectures.krutrim import KrutrimConfig, KrutrimForCausalLM
 from playground.engines.batched import BatchedEngine, BatchedOptions
-from playground.engines.device_map import block_names, device_map
+from playground.engines.checkpoints.device_map import block_names, device_map
+from playground.engines.decoding.sharded_loop import Request
 from playground.engines.in_process import InProcessEngine
 from playground.engines.sharded import ShardedEngine, ShardedOptions
-from playground.engines.sharded_loop import Request
 from playground.placement.plan import Share
 from playground.prompting.encoder import PromptEncoder
 from playground.types import GenerationChunk, GenerationRequest, Message, SamplingParams

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from model_registry.registry import Registry
 from model_registry.spec import FACTS, Dimensions, ModelSpec, PromptFormat, Statement, Weights
-from playground.engines.model_status import ModelState, ModelStatus
+from playground.engines.pooling.model_status import ModelState, ModelStatus
 from playground.errors import ContextFullError, EngineBusyError, LoadCancelledError, TemplateError
 from playground.types import (
     DeviceReport,

@@ -18,8 +18,8 @@ import psutil
 
 from model_registry.registry import Registry
 from model_registry.spec import Dtype, ModelSpec
-from playground.engines import worker
 from playground.engines.process import ProcessEngine, start_engine
+from playground.engines.processes import worker
 from playground.errors import ContextFullError, OutOfMemoryError, PlaygroundError
 from playground.placement.plan import Placement, Share
 from playground.types import DeviceUse, GenerationChunk, GenerationRequest, LoadProgress, Message, SamplingParams

@@ -84,5 +84,5 @@ def play_gpu(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     monkeypatch.setattr(torch, "Event", Instant)
     for module in (input_outputs, model_runner):
         monkeypatch.setattr(module, "stream_context", lambda stream: nullcontext())
-    monkeypatch.setattr("playground.engines.seeded_sampling.stream_context", lambda stream: nullcontext())
+    monkeypatch.setattr("playground.engines.decoding.seeded_sampling.stream_context", lambda stream: nullcontext())
     return recordings

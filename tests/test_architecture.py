@@ -93,7 +93,7 @@ def test_gradio_stays_in_the_ui() -> None:
 
 def test_torch_stays_out_of_ui_types_registry_and_planner() -> None:
     users = users_of("torch") | users_of("transformers")
-    assert "playground.engines.loader" in users
+    assert "playground.engines.checkpoints.loader" in users
     allowed = ("playground.engines", "playground.prompting", "model_registry.architectures", "model_registry.demo")
     alone = ("playground.placement.devices", "playground.adapters.base_layers")
     assert all(name.startswith(allowed) or name in alone for name in users)

@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.utils.generic import is_flash_attention_requested
 
-from playground.engines.generation_loop import GenerationLoop
+from playground.engines.decoding.generation_loop import GenerationLoop
+from playground.engines.decoding.seeded_sampling import SeededSampling
 from playground.engines.in_process import InProcessEngine, end_tokens
-from playground.engines.seeded_sampling import SeededSampling
 from playground.prompting.encoder import PromptEncoder
 
 FLASH_PAGE = 256

@@ -15,10 +15,10 @@ from typing import Protocol
 
 from transformers import PreTrainedModel
 
-from playground.engines.answer import Answer
-from playground.engines.device_memory import device_use, weight_bytes
-from playground.engines.inbox import AbortedError, Inbox
-from playground.engines.row_sampling import RowSampling
+from playground.engines.decoding.device_memory import device_use, weight_bytes
+from playground.engines.decoding.inbox import AbortedError, Inbox
+from playground.engines.decoding.row_sampling import RowSampling
+from playground.engines.text.answer import Answer
 from playground.errors import ContextFullError, EngineBusyError, EngineClosedError, EngineError
 from playground.prompting.encoder import PromptEncoder
 from playground.types import DeviceUse, EncodedPrompt, GenerationChunk, GenerationRequest, Usage

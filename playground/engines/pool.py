@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
-from playground.engines.model_status import ModelStatus, Prospects, status_of_resident
+from playground.engines.pooling.model_status import ModelStatus, Prospects, status_of_resident
+from playground.engines.pooling.roster import SHUTTING_DOWN, Launch, Roster
 from playground.engines.process import start_engine
-from playground.engines.roster import SHUTTING_DOWN, Launch, Roster
 from playground.errors import EngineClosedError
 from playground.placement.plan import Device, PlanOptions
 from playground.placement.site import Site
@@ -132,7 +132,7 @@ class EnginePool:
             return future
 
     def _read_encoder(self, spec: ModelSpec) -> PromptEncoder:
-        from playground.engines.tokenizers import load_encoder  # transformers: not before the page is there
+        from playground.engines.checkpoints.tokenizers import load_encoder  # transformers: not before the page is there
 
         return load_encoder(spec)
 

@@ -16,10 +16,10 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 
 from model_registry.spec import ModelSpec
-from playground.engines import worker
 from playground.engines.base import Engine
-from playground.engines.child_process import ChildProcess
-from playground.engines.wire import Abort, Ask, Cancel, Close, Ended, Failed, MemoryNow, News, Ready, Said
+from playground.engines.processes import worker
+from playground.engines.processes.child_process import ChildProcess
+from playground.engines.processes.wire import Abort, Ask, Cancel, Close, Ended, Failed, MemoryNow, News, Ready, Said
 from playground.errors import EngineClosedError, EngineError, LoadCancelledError, LoadError, PlaygroundError
 from playground.placement.plan import Placement
 from playground.types import DeviceUse, GenerationChunk, GenerationRequest, LoadProgress

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
+from playground.engines.decoding.sharded_loop import ShardedLoop
 from playground.engines.in_process import InProcessEngine, end_tokens
-from playground.engines.sharded_loop import ShardedLoop
 from playground.prompting.encoder import PromptEncoder
 
 

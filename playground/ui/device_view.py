@@ -15,7 +15,7 @@ from playground.types import DeviceReport, DeviceUse
 from playground.ui.view import amount, load_line, part_of, verbatim
 
 if TYPE_CHECKING:
-    from playground.engines.model_status import ModelStatus
+    from playground.engines.pooling.model_status import ModelStatus
 
 SegmentKind = Literal["weights", "kv-used", "kv-free", "other", "free"]
 Hues = Mapping[str, float]

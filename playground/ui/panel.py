@@ -17,8 +17,8 @@ from playground.ui.pace import StreamControl
 from playground.ui.state import PanelState
 
 if TYPE_CHECKING:
-    from playground.engines.model_status import ModelStatus
     from playground.engines.pool import EnginePool
+    from playground.engines.pooling.model_status import ModelStatus
 
 Choices = list[tuple[str, str]]
 

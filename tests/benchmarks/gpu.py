@@ -31,8 +31,8 @@ from random_models import engine_of, meta_bytes, placement, random_engine, rando
 
 from model_registry.spec import ModelSpec  # noqa: E402
 from playground.engines.base import Engine  # noqa: E402
-from playground.engines.child_process import prepare  # noqa: E402
 from playground.engines.process import start_engine  # noqa: E402
+from playground.engines.processes.child_process import prepare  # noqa: E402
 from playground.types import GenerationRequest, Message, SamplingParams  # noqa: E402
 
 SAMPLED: dict[str, Any] = {"temperature": 0.7, "top_p": 0.95, "seed": 1}

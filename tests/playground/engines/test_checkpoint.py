@@ -10,7 +10,7 @@ from local_hub import LocalHub
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec, Weights
-from playground.engines.checkpoint import MODEL_FILES, fetch, is_local
+from playground.engines.checkpoints.checkpoint import MODEL_FILES, fetch, is_local
 from playground.errors import CheckpointError
 
 

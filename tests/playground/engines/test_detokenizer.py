@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scripts_of_the_world import SENTENCES, assert_whole, byte_level_tokenizer, fallback_tokenizer, patient, texts
 from transformers import PreTrainedTokenizerFast
 
-from playground.engines.answer import Answer
-from playground.engines.detokenizer import HELD_TOKENS, REPLACEMENT, Detokenizer
+from playground.engines.text.answer import Answer
+from playground.engines.text.detokenizer import HELD_TOKENS, REPLACEMENT, Detokenizer
 
 KINDS = {"byte_level": byte_level_tokenizer, "fallback": fallback_tokenizer}
 EOS = 0

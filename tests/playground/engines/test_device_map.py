@@ -10,7 +10,7 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from model_registry.architectures.krutrim import KrutrimConfig, KrutrimForCausalLM
-from playground.engines.device_map import Place, block_names, device_map
+from playground.engines.checkpoints.device_map import Place, block_names, device_map
 from playground.errors import PlacementError
 from playground.placement.plan import Share
 

@@ -9,7 +9,7 @@ import torch
 from engine_room import GREEDY, Gate, ask, chunks_of, make_engine, tiny_llama, until
 from torch import nn
 
-from playground.engines.device_memory import device_use, weight_bytes
+from playground.engines.decoding.device_memory import device_use, weight_bytes
 from playground.types import DeviceUse
 
 

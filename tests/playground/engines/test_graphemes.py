@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripts_of_the_world import SENTENCES, ZWJ, assert_whole, patient, texts
 
-from playground.engines.graphemes import HELD_LIMIT, GraphemeBuffer
+from playground.engines.text.graphemes import HELD_LIMIT, GraphemeBuffer
 
 
 def by_character(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import pytest
 
-from playground.engines.inbox import Inbox, Output, wake
+from playground.engines.decoding.inbox import Inbox, Output, wake
 from playground.errors import OutOfMemoryError
 
 

@@ -14,9 +14,9 @@ from tiny import write_tiny_model
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
-from playground.engines.loader import load_engine
-from playground.engines.tokenizers import load_encoder
-from playground.engines.weights import load_model
+from playground.engines.checkpoints.loader import load_engine
+from playground.engines.checkpoints.tokenizers import load_encoder
+from playground.engines.checkpoints.weights import load_model
 from playground.errors import CheckpointError
 from playground.types import GenerationRequest, LoadProgress, Message, SamplingParams
 

@@ -7,7 +7,7 @@ from placements import placed
 
 from model_registry.registry import Registry
 from model_registry.spec import Dtype
-from playground.engines.attention import attention_for, choose_attention
+from playground.engines.checkpoints.attention import attention_for, choose_attention
 
 HOPPER, AMPERE, TURING = (9, 0), (8, 0), (7, 5)
 

@@ -16,7 +16,7 @@ from tiny import write_tiny_model
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
-from playground.engines import loader
+from playground.engines.checkpoints import loader
 from playground.errors import EngineError, OutOfMemoryError
 from playground.placement.plan import Placement
 
@@ -28,8 +28,8 @@ sys.path.insert(0, "tests")
 from placements import placed
 from model_registry.registry import Registry
 from model_registry.spec import Weights
-from playground.engines.weights import load_model
-from playground.engines.loader import load_engine
+from playground.engines.checkpoints.weights import load_model
+from playground.engines.checkpoints.loader import load_engine
 from playground.errors import PlaygroundError
 
 folder, dtype = Path(sys.argv[1]), sys.argv[2]

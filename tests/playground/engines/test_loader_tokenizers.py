@@ -14,14 +14,14 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from model_registry.registry import Registry
-from playground.engines.tokenizers import load_tokenizer
+from playground.engines.checkpoints.tokenizers import load_tokenizer
 
 ROOT = Path(__file__).parents[3]
 MIXED = "Hello, नमस्ते! 안녕하세요 🙂 <s>[INST] x [/INST]</s>\n\n  y"
 LIGHT = """
 import sys
 from model_registry.registry import Registry
-from playground.engines.tokenizers import load_encoder
+from playground.engines.checkpoints.tokenizers import load_encoder
 from playground.types import Message
 
 for model_id in ("demo-krutrim", "demo-kullm3"):

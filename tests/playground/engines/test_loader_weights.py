@@ -18,8 +18,8 @@ from transformers import LlamaForCausalLM
 
 from model_registry.registry import Registry
 from model_registry.spec import Dtype, ModelSpec
-from playground.engines.loader import load_engine
-from playground.engines.weights import load_model
+from playground.engines.checkpoints.loader import load_engine
+from playground.engines.checkpoints.weights import load_model
 from playground.errors import CheckpointError
 from playground.types import LoadProgress
 
@@ -76,7 +76,7 @@ async def test_the_stages_are_in_the_log(spec: ModelSpec, caplog: pytest.LogCapt
     with caplog.at_level(logging.INFO, "playground"):
         engine = await asyncio.to_thread(load_engine, spec, placed(spec), told_to_nobody)
     await engine.close()
-    said = [record.getMessage() for record in caplog.records if record.name == "playground.engines.loader"]
+    said = [record.getMessage() for record in caplog.records if record.name == "playground.engines.checkpoints.loader"]
     assert [re.sub(r"\d+\.\d", "N", line) for line in said] == [
         "Tiny tiny: fetching its files",
         "Tiny tiny: fetching its files took N s",

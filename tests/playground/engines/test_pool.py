@@ -13,7 +13,7 @@ from tiny import write_tiny_model
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
 from playground.engines.base import Engine
-from playground.engines.loader import load_engine
+from playground.engines.checkpoints.loader import load_engine
 from playground.engines.pool import EnginePool
 from playground.errors import CheckpointError, EngineClosedError, PlacementError, PromptError, UnknownModelError
 from playground.placement.plan import Device, Placement, PlanOptions

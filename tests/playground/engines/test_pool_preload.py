@@ -101,7 +101,7 @@ async def test_the_menu_follows_a_load_and_says_where_it_goes() -> None:
 async def test_progress_is_logged_in_bytes_at_every_stage_but_not_at_every_step(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, "playground.engines.loading")
+    caplog.set_level(logging.INFO, "playground.engines.pooling.loading")
     pool, loads = machine(room_for=2.5)
     pool.preload(["a", "b"])
     begun = [await loads.next("a"), await loads.next("b")]

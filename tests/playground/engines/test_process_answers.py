@@ -12,7 +12,7 @@ import pytest
 from process_room import answer, ask, chunks_of, load_scripted, on_the_cpu, process_of, started, tiny_spec, until
 
 from model_registry.spec import ModelSpec
-from playground.engines.loader import load_engine
+from playground.engines.checkpoints.loader import load_engine
 from playground.engines.process import ProcessEngine
 from playground.errors import EngineClosedError, EngineError
 

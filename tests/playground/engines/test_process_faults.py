@@ -158,7 +158,7 @@ def list_slowly():
     time.sleep(2)
 
 if __name__ == "__main__":
-    from playground.engines.child_process import in_child
+    from playground.engines.processes.child_process import in_child
     in_child(list_slowly)
 """
 

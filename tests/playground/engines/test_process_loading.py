@@ -34,9 +34,9 @@ from process_room import (
 )
 
 from model_registry.spec import Dtype, ModelSpec
-from playground.engines import worker
-from playground.engines.child_process import in_child
-from playground.engines.loader import load_engine
+from playground.engines.checkpoints.loader import load_engine
+from playground.engines.processes import worker
+from playground.engines.processes.child_process import in_child
 from playground.errors import CheckpointError, LoadCancelledError, LoadError, PlaygroundError
 from playground.types import LoadProgress
 
@@ -193,7 +193,7 @@ def test_the_fork_server_has_no_device_and_no_threads() -> None:
 
         for name in ("is_available", "device_count", "init", "_lazy_init", "current_device", "mem_get_info"):
             setattr(torch.cuda, name, refuse)
-        from playground.engines.child_process import PRELOADED
+        from playground.engines.processes.child_process import PRELOADED
         for name in PRELOADED:
             __import__(name)
         assert threading.active_count() == 1, threading.enumerate()
@@ -205,7 +205,7 @@ def test_the_apps_process_goes_without_torch_and_the_server_has_it_wherever_the_
     tmp_path: Path,
 ) -> None:
     (tmp_path / "probe.py").write_text(
-        "import sys\ndef preloaded(): return {'torch', 'playground.engines.loader'} <= set(sys.modules)\n"
+        "import sys\ndef preloaded(): return {'torch', 'playground.engines.checkpoints.loader'} <= set(sys.modules)\n"
     )
     run(
         f"""
@@ -213,8 +213,8 @@ def test_the_apps_process_goes_without_torch_and_the_server_has_it_wherever_the_
         sys.path.append({str(tmp_path)!r})
         if __name__ == "__main__":
             import probe
-            from playground.engines.child_process import in_child, prepare
-            from playground.engines.worker import list_devices
+            from playground.engines.processes.child_process import in_child, prepare
+            from playground.engines.processes.worker import list_devices
             import playground.engines.pool
             here = os.getcwd()
             prepare()

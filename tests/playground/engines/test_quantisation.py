@@ -16,14 +16,14 @@ from transformers import PreTrainedModel
 
 from model_registry.registry import Registry
 from model_registry.spec import Dtype, ModelSpec
-from playground.engines import loader, quantisation
 from playground.engines.base import Engine
 from playground.engines.batched import BatchedEngine, BatchedOptions
-from playground.engines.loader import load_engine
-from playground.engines.quantisation import possible, quantisation_available
+from playground.engines.checkpoints import loader, quantisation
+from playground.engines.checkpoints.loader import load_engine
+from playground.engines.checkpoints.quantisation import possible, quantisation_available
+from playground.engines.checkpoints.tokenizers import load_encoder
+from playground.engines.checkpoints.weights import load_model
 from playground.engines.sharded import ShardedEngine
-from playground.engines.tokenizers import load_encoder
-from playground.engines.weights import load_model
 from playground.errors import CheckpointError, LoadError
 from playground.placement.footprint import footprint
 from playground.placement.plan import Placement, Quantisation, QuantisationChoice

@@ -9,8 +9,8 @@ import pytest
 from fakes import spec
 
 from model_registry.spec import ModelSpec
-from playground.engines.loading import Loading
-from playground.engines.residency import Resident, make_room
+from playground.engines.pooling.loading import Loading
+from playground.engines.pooling.residency import Resident, make_room
 from playground.errors import PlacementError
 from playground.placement.plan import Placement, PlacementPlan, Share
 

@@ -17,7 +17,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from playground.engines.row_sampling import RowSampling, gumbel_noise, keep_likely, penalise
+from playground.engines.decoding.row_sampling import RowSampling, gumbel_noise, keep_likely, penalise
 from playground.types import MAX_SEED, SamplingParams
 
 VOCAB = 50

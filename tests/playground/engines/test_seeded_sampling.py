@@ -16,8 +16,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from playground.engines.row_sampling import RowSampling, gumbel_noise
-from playground.engines.seeded_sampling import SeededSampling
+from playground.engines.decoding.row_sampling import RowSampling, gumbel_noise
+from playground.engines.decoding.seeded_sampling import SeededSampling
 from playground.types import MAX_SEED, SamplingParams
 
 VOCAB = 50

@@ -23,10 +23,10 @@ from engine_room import (
 )
 from transformers import LlamaForCausalLM
 
-from playground.engines.padded_batch import Row, padded_tokens
-from playground.engines.row_sampling import GREEDY as GREEDY_ROW
+from playground.engines.decoding.padded_batch import Row, padded_tokens
+from playground.engines.decoding.row_sampling import GREEDY as GREEDY_ROW
+from playground.engines.decoding.sharded_loop import ShardedLoop
 from playground.engines.sharded import ShardedEngine
-from playground.engines.sharded_loop import ShardedLoop
 
 PER_TOKEN = 2 * 2 * 2 * 8 * 4
 """Keys and values, layers, KV heads, head width, float32."""

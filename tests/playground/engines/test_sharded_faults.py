@@ -24,8 +24,8 @@ from engine_room import (
 )
 from transformers import LlamaForCausalLM
 
-from playground.engines import padded_cache
-from playground.engines.padded_batch import PaddedBatch
+from playground.engines.decoding import padded_cache
+from playground.engines.decoding.padded_batch import PaddedBatch
 from playground.engines.sharded import ShardedEngine
 from playground.errors import ContextFullError, EngineBusyError, EngineError, OutOfMemoryError
 

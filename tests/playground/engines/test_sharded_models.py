@@ -23,7 +23,7 @@ from engine_room import (
 )
 from transformers import PreTrainedModel
 
-from playground.engines.device_memory import weight_bytes
+from playground.engines.decoding.device_memory import weight_bytes
 from playground.errors import EngineError, OutOfMemoryError
 
 Maker = Callable[[], PreTrainedModel]

@@ -21,7 +21,7 @@ from engine_room import (
 )
 from transformers import PreTrainedModel
 
-from playground.engines.device_map import block_names, device_map
+from playground.engines.checkpoints.device_map import block_names, device_map
 from playground.types import DeviceUse
 
 pytestmark = pytest.mark.gpu

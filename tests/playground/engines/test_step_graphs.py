@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 
 from model_registry.architectures.krutrim import KrutrimConfig, KrutrimForCausalLM
 from playground.engines.batched import BatchedEngine, BatchedOptions, _config
-from playground.engines.step_graphs import LEAST_KV, padded_cache
+from playground.engines.decoding.step_graphs import LEAST_KV, padded_cache
 from playground.errors import OutOfMemoryError
 
 WAYS = {

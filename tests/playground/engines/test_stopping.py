@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripts_of_the_world import patient
 
-from playground.engines.stopping import StopStrings
+from playground.engines.text.stopping import StopStrings
 
 small_texts = st.text(alphabet="ab\n", max_size=40)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from markup import read
 
 from model_registry.registry import Registry
-from playground.engines.model_status import ModelState, ModelStatus
+from playground.engines.pooling.model_status import ModelState, ModelStatus
 from playground.types import DeviceReport, DeviceUse, LoadProgress
 from playground.ui import device_view
 

@@ -8,7 +8,7 @@ from markup import read
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec, Statement
-from playground.engines.model_status import ModelState, ModelStatus
+from playground.engines.pooling.model_status import ModelState, ModelStatus
 from playground.ui.build import stand_in_banner
 from playground.ui.panel import about_model, menu_label, system_properties, what_comes
 

@@ -24,7 +24,7 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers
 from tqdm.auto import tqdm
 
 from model_registry.spec import ModelSpec, Weights
-from playground.engines.hub_errors import hub_errors
+from playground.engines.checkpoints.hub_errors import hub_errors
 from playground.errors import DownloadError
 
 LARGE = 16 * 2**20

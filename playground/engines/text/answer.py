@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from playground.engines.detokenizer import Detokenizer
-from playground.engines.graphemes import GraphemeBuffer
-from playground.engines.stopping import StopStrings
+from playground.engines.text.detokenizer import Detokenizer
+from playground.engines.text.graphemes import GraphemeBuffer
+from playground.engines.text.stopping import StopStrings
 from playground.types import FinishReason
 
 

@@ -17,7 +17,7 @@ from transformers.generation.continuous_batching.continuous_api import (
 )
 from transformers.generation.continuous_batching.requests import RequestState, RequestStatus
 
-from playground.engines.failures import is_memory
+from playground.engines.decoding.failures import is_memory
 
 log = logging.getLogger(__name__)
 

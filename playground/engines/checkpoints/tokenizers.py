@@ -14,7 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from model_registry.spec import ModelSpec
-from playground.engines.checkpoint import TOKENIZER_FILES, checkpoint_errors, fetch
+from playground.engines.checkpoints.checkpoint import TOKENIZER_FILES, checkpoint_errors, fetch
 from playground.prompting.encoder import PromptEncoder
 
 GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")

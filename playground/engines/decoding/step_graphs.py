@@ -18,7 +18,7 @@ from transformers.generation.continuous_batching.continuous_api import Continuou
 from transformers.generation.continuous_batching.input_outputs import ContinuousBatchingAsyncIOs
 from transformers.generation.continuous_batching.utils import attn_mask_is_needed, pad_to_pow2
 
-from playground.engines.seeded_sampling import SeededSampling
+from playground.engines.decoding.seeded_sampling import SeededSampling
 
 LEAST_KV = 512
 """Tokens of cache that the smallest recorded step reads."""

@@ -13,7 +13,7 @@ from transformers.generation.continuous_batching.cb_logits_processors import Con
 from transformers.generation.continuous_batching.requests import FutureRequestState, RequestState
 from transformers.generation.continuous_batching.utils import stream_context
 
-from playground.engines.row_sampling import GREEDY, RowSampling, Stages, choose, columns
+from playground.engines.decoding.row_sampling import GREEDY, RowSampling, Stages, choose, columns
 
 
 class SeededSampling(ContinuousBatchingLogitsProcessorList):

@@ -18,12 +18,12 @@ from transformers import PreTrainedModel
 from model_registry.spec import ModelSpec
 from playground.engines.base import Engine
 from playground.engines.batched import BatchedEngine, BatchedOptions
-from playground.engines.checkpoint import MODEL_FILES, fetch
-from playground.engines.failures import is_memory
-from playground.engines.quantisation import recordable
+from playground.engines.checkpoints.checkpoint import MODEL_FILES, fetch
+from playground.engines.checkpoints.quantisation import recordable
+from playground.engines.checkpoints.tokenizers import load_tokenizer
+from playground.engines.checkpoints.weights import load_model
+from playground.engines.decoding.failures import is_memory
 from playground.engines.sharded import ShardedEngine, ShardedOptions
-from playground.engines.tokenizers import load_tokenizer
-from playground.engines.weights import load_model
 from playground.errors import OutOfMemoryError
 from playground.placement.plan import Placement
 from playground.prompting.encoder import PromptEncoder

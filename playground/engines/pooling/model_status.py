@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model_registry.spec import ModelSpec
-from playground.engines.residency import Resident
+from playground.engines.pooling.residency import Resident
 from playground.placement.planner import needed_bytes
 from playground.placement.site import Site
 from playground.types import LoadProgress
@@ -48,7 +48,7 @@ class Prospects:
         self._fits: dict[str, bool] = {}
 
     def status(self, spec: ModelSpec, failure: str) -> ModelStatus:
-        from playground.engines.checkpoint import is_local  # huggingface_hub: not before the page needs it
+        from playground.engines.checkpoints.checkpoint import is_local  # huggingface_hub: not before the page needs it
 
         if not self._could_fit(spec):
             return ModelStatus(spec.id, "too_large", f"needs {needed_bytes(spec) / 1e9:.1f} GB")

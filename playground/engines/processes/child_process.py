@@ -20,12 +20,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar, cast
 
-from playground.engines.wire import News, Order, Wire
-from playground.engines.worker import Task, work
+from playground.engines.processes.wire import News, Order, Wire
+from playground.engines.processes.worker import Task, work
 from playground.errors import PlaygroundError
 
-PRELOADED = ["playground.engines.loader", "playground.engines.worker"]
-ROOT = Path(__file__).parents[2]
+PRELOADED = ["playground.engines.checkpoints.loader", "playground.engines.processes.worker"]
+ROOT = Path(__file__).parents[3]
 
 EXIT_S = 1.0
 """Seconds that a process gets to end when it has hung up."""

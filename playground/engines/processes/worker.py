@@ -20,7 +20,20 @@ from multiprocessing.connection import Connection
 
 from model_registry.spec import ModelSpec
 from playground.engines.base import Engine
-from playground.engines.wire import Abort, Ask, Cancel, Close, Ended, Failed, MemoryNow, News, Order, Ready, Said, Wire
+from playground.engines.processes.wire import (
+    Abort,
+    Ask,
+    Cancel,
+    Close,
+    Ended,
+    Failed,
+    MemoryNow,
+    News,
+    Order,
+    Ready,
+    Said,
+    Wire,
+)
 from playground.errors import EngineError, LoadError, PlaygroundError
 from playground.log import configure_log
 from playground.placement.plan import Device, Placement
@@ -48,7 +61,7 @@ class Task:
 
 def load(spec: ModelSpec, placement: Placement, report: Callable[[LoadProgress], None]) -> Engine:
     """See `loader.load_engine`."""
-    from playground.engines.loader import load_engine
+    from playground.engines.checkpoints.loader import load_engine
 
     return load_engine(spec, placement, report)
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from playground.engines.padded_cache import PaddedLayer
-from playground.engines.row_sampling import RowSampling, Stages, choose, columns
+from playground.engines.decoding.padded_cache import PaddedLayer
+from playground.engines.decoding.row_sampling import RowSampling, Stages, choose, columns
 
 
 @dataclass(slots=True, eq=False)

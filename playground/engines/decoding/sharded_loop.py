@@ -20,10 +20,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from playground.engines.failures import engine_error, first_line, is_memory
-from playground.engines.inbox import Inbox, Output, wake
-from playground.engines.padded_batch import PaddedBatch, Row, padded_tokens
-from playground.engines.row_sampling import GREEDY, RowSampling
+from playground.engines.decoding.failures import engine_error, first_line, is_memory
+from playground.engines.decoding.inbox import Inbox, Output, wake
+from playground.engines.decoding.padded_batch import PaddedBatch, Row, padded_tokens
+from playground.engines.decoding.row_sampling import GREEDY, RowSampling
 from playground.errors import EngineClosedError, EngineError, OutOfMemoryError
 
 STOP_TIMEOUT_S = 0.9

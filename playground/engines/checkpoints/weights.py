@@ -19,10 +19,10 @@ from transformers.utils.logging import set_tqdm_hook
 
 from model_registry.architectures.krutrim import KrutrimConfig, register
 from model_registry.spec import ModelSpec
-from playground.engines.attention import attention_for
-from playground.engines.checkpoint import checkpoint_errors
-from playground.engines.device_map import device_map
-from playground.engines.quantisation import misshaped, quantisation_config
+from playground.engines.checkpoints.attention import attention_for
+from playground.engines.checkpoints.checkpoint import checkpoint_errors
+from playground.engines.checkpoints.device_map import device_map
+from playground.engines.checkpoints.quantisation import misshaped, quantisation_config
 from playground.errors import CheckpointError
 from playground.placement.plan import Placement
 from playground.types import LoadProgress

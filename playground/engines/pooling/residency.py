@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from model_registry.spec import ModelSpec
 from playground.engines.base import Engine
-from playground.engines.loading import Loading, shared
+from playground.engines.pooling.loading import Loading, shared
 from playground.errors import PlacementError
 from playground.placement.plan import Placement, PlacementPlan
 from playground.placement.site import Site

@@ -27,12 +27,12 @@ from transformers.generation.continuous_batching.model_runner import infer_max_s
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestState, RequestStatus
 from transformers.generation.continuous_batching.scheduler import Scheduler
 
-from playground.engines.failures import engine_error, first_line, is_memory
-from playground.engines.inbox import Inbox, Output, wake
-from playground.engines.row_sampling import RowSampling
-from playground.engines.seeded_sampling import SeededSampling
-from playground.engines.step_graphs import record_one_answer, record_small_steps
-from playground.engines.survival import survive_full_device
+from playground.engines.decoding.failures import engine_error, first_line, is_memory
+from playground.engines.decoding.inbox import Inbox, Output, wake
+from playground.engines.decoding.row_sampling import RowSampling
+from playground.engines.decoding.seeded_sampling import SeededSampling
+from playground.engines.decoding.step_graphs import record_one_answer, record_small_steps
+from playground.engines.decoding.survival import survive_full_device
 from playground.errors import EngineClosedError, EngineError, OutOfMemoryError
 
 STOP_TIMEOUT_S = 0.9

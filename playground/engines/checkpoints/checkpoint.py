@@ -15,7 +15,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 
 from model_registry.spec import ModelSpec
-from playground.engines.download import download, snapshot
+from playground.engines.checkpoints.download import download, snapshot
 from playground.errors import CheckpointError, PlaygroundError
 
 TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.jinja"]

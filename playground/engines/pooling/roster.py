@@ -17,8 +17,8 @@ from concurrent.futures import Future, wait
 
 from model_registry.spec import ModelSpec
 from playground.engines.base import Engine
-from playground.engines.loading import Loading
-from playground.engines.residency import Resident, make_room
+from playground.engines.pooling.loading import Loading
+from playground.engines.pooling.residency import Resident, make_room
 from playground.errors import (
     EngineBusyError,
     EngineClosedError,

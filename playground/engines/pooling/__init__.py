@@ -1,0 +1,1 @@
+"""Which engines there are, which come and which leave: the rooms of `playground.engines.pool`."""

@@ -1,0 +1,1 @@
+"""From token ids to what a person reads. Know no model."""
