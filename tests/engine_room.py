@@ -259,3 +259,12 @@ async def assert_free(engine: InProcessEngine) -> None:
     assert cache.compute_free_capacity(relative=False) + kept == whole
     assert len(engine._slots) == processor(engine).logit_processor._seen.size(0) - 1
     assert processor(engine).output_router.output_queue.empty()
+
+
+class Room:
+    """An engine and the gate before its model."""
+
+    def __init__(self, kind: Kind = "batched", **options: int) -> None:
+        model = tiny_llama()
+        self.gate = Gate(model)
+        self.engine = make_engine(model, kind=kind, **options)

@@ -191,3 +191,12 @@ class Panel:
                     raise AssertionError("the stream ended")
                 self._came.clear()
                 await self._came.wait()
+
+
+async def make_ready(pool: EnginePool, loads: HeldLoads, model_id: str) -> HeldEngine:
+    """The model is there and has answered once."""
+    panel = Panel(pool, model_id)
+    engine = (await loads.next(model_id)).arrive()
+    await panel.speaks()
+    await panel.go_away()
+    return engine
