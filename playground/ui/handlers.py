@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gradio as gr
 
 from model_registry.registry import Registry
-from playground.errors import PromptError, SamplingError
+from playground.errors import PlaygroundError, PromptError, SamplingError
 from playground.types import GenerationRequest, SamplingParams, half_character
 from playground.ui import view
 from playground.ui.pace import StreamControl
@@ -76,6 +76,7 @@ class Handlers:
             return [*nothing[:2], view.hint(str(error)), *nothing[3:]]
         requests = [self._request(question, prompt, sampling) if question else None for question in asked]
         refusals = await self._refusals(requests)
+        await self._expect([each for each, refusal in zip(requests, refusals, strict=True) if each and not refusal])
         panels = [_open(*each) for each in zip(questions, requests, refusals, strict=True)]
         taken = any(request and not refusal for request, refusal in zip(requests, refusals, strict=True))
         return ["" if taken else gr.skip(), sampling.seed, "", *(value for panel in panels for value in panel)]
@@ -169,6 +170,13 @@ class Handlers:
     def _request(self, question: Question, prompt: str, sampling: SamplingParams) -> GenerationRequest:
         messages = question.state.messages(self._system(question.model_id, question.system), prompt)
         return GenerationRequest(model_id=question.model_id, messages=messages, sampling=sampling)
+
+    async def _expect(self, requests: Sequence[GenerationRequest]) -> None:
+        """Have the models of one turn placed together, before the first of them takes another's room."""
+        try:
+            await asyncio.to_thread(self.pool.preload, [request.model_id for request in requests])
+        except PlaygroundError:
+            return  # each stream says so in its own panel
 
     async def _refusals(self, requests: Sequence[GenerationRequest | None]) -> list[str]:
         return await asyncio.gather(*(self._refusal(request) for request in requests))

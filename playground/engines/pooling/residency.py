@@ -5,7 +5,8 @@ Decides, and changes nothing: the pool, which owns the residents, acts on it. Kn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from model_registry.spec import ModelSpec
 from playground.engines.base import Engine
 from playground.engines.pooling.loading import Loading, shared
 from playground.errors import PlacementError
-from playground.placement.plan import Placement, PlacementPlan
+from playground.placement.plan import Placement
 from playground.placement.site import Site
 
 
@@ -52,10 +53,25 @@ class Resident:
         return "is answering" if self.loading.is_done else "is being loaded"
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where newcomers go, one placement a model, and which residents leave for it."""
+
+    specs: Sequence[ModelSpec]
+    placements: Sequence[Placement]
+    leaving: Sequence[Resident]
+
+    def has(self, model_id: str) -> bool:
+        return any(placement.model_id == model_id for placement in self.placements)
+
+
 def make_room(
     newcomers: Sequence[ModelSpec], residents: Sequence[Resident], idle: Sequence[Resident], site: Site
-) -> tuple[PlacementPlan, Sequence[Resident]]:
-    """Where the newcomers go, and which residents leave for it.
+) -> Room:
+    """Room for the newcomers.
+
+    An idle resident leaves also where the newcomers would find room beside it, but only with weights in fewer bits:
+    what nobody is being answered by is no reason to answer worse.
 
     Args:
         newcomers: the models to place, together.
@@ -67,30 +83,41 @@ def make_room(
         PlacementError: there is no room even so; the sentence is the planner's own where an empty machine would not
             do either, and else names the residents in the way.
     """
-    leaving = _fewest(newcomers, residents, idle, site)
-    plan = None if leaving is None else site.find(newcomers, _placements(residents, leaving))
-    if leaving is None or plan is None:
+    best = site.find(newcomers, _placements(residents, idle))
+    if best is None:
         site.plan(newcomers)
         staying = [resident for resident in residents if resident not in idle]
-        raise PlacementError(_in_the_way(newcomers, _fewest(newcomers, staying, staying, site) or staying))
-    return plan, leaving
+        raise PlacementError(_in_the_way(newcomers, _in_whose_way(newcomers, staying, site)))
+
+    def is_enough(leaving: Sequence[Resident]) -> bool:
+        found = site.find(newcomers, _placements(residents, leaving))
+        return found is not None and loss(found.placements) <= loss(best.placements)
+
+    leaving = _fewest(idle, is_enough)
+    plan = site.find(newcomers, _placements(residents, leaving)) or best
+    return Room(newcomers, [plan.of(spec.id) for spec in newcomers], leaving)
 
 
-def _fewest(
-    newcomers: Sequence[ModelSpec], residents: Sequence[Resident], candidates: Sequence[Resident], site: Site
-) -> Sequence[Resident] | None:
-    """The candidates without whom there is room; None where there is not even without all of them."""
+def _in_whose_way(newcomers: Sequence[ModelSpec], staying: Sequence[Resident], site: Site) -> Sequence[Resident]:
+    return _fewest(staying, lambda leaving: site.find(newcomers, _placements(staying, leaving)) is not None)
 
-    def fits_without(leaving: Sequence[Resident]) -> bool:
-        return site.find(newcomers, _placements(residents, leaving)) is not None
 
+def _fewest(candidates: Sequence[Resident], is_enough: Callable[[Sequence[Resident]], bool]) -> Sequence[Resident]:
+    """Who has to leave, the least recently used first; all of them are enough."""
     queue = sorted(candidates, key=lambda resident: resident.last_used)
-    counts = range(len(queue) + 1)
-    leaving = next((queue[:count] for count in counts if fits_without(queue[:count])), None)
-    for resident in reversed(leaving or []):  # one of an earlier place in the queue may stand on another device
-        rest = [other for other in leaving or [] if other is not resident]
-        leaving = rest if fits_without(rest) else leaving
+    leaving = next((queue[:count] for count in range(len(queue)) if is_enough(queue[:count])), queue)
+    for resident in reversed(leaving):  # one of an earlier place in the queue may stand on another device
+        rest = [other for other in leaving if other is not resident]
+        leaving = rest if is_enough(rest) else leaving
     return leaving
+
+
+def loss(placements: Iterable[Placement]) -> tuple[int, int, int]:
+    """How many of them answer worse or slower than they could: offloaded, with 4-bit weights, with 8-bit weights."""
+    found = list(placements)
+    offloaded = sum(placement.is_spread and placement.shares[-1].device == "cpu" for placement in found)
+    bits = Counter(placement.quantisation for placement in found)
+    return offloaded, bits["4-bit"], bits["8-bit"]
 
 
 def _placements(residents: Sequence[Resident], leaving: Sequence[Resident]) -> list[Placement]:

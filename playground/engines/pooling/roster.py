@@ -18,7 +18,7 @@ from concurrent.futures import Future, wait
 from model_registry.spec import ModelSpec
 from playground.engines.base import Engine
 from playground.engines.pooling.loading import Loading
-from playground.engines.pooling.residency import Resident, make_room
+from playground.engines.pooling.residency import Resident, Room, loss, make_room
 from playground.errors import (
     EngineBusyError,
     EngineClosedError,
@@ -64,7 +64,7 @@ class Roster:
         with self._lock:
             self._require_open()
             if self._present(spec.id) is None:
-                self._begin([spec], self._idle())
+                self._begin(spec, self._idle())
             resident = self._residents[spec.id]
             resident.users += 1
             resident.last_used = next(self._events)
@@ -78,14 +78,28 @@ class Roster:
             self._present(resident.spec.id)
 
     def begin(self, specs: Sequence[ModelSpec]) -> None:
-        """Models that will be asked for begin to load, placed together, or each as it can. Raises EngineClosedError."""
+        """Models that will be asked together begin to load. Raises EngineClosedError.
+
+        None of them leaves for another. Where they do not fit beside those of them that are there, or only with worse
+        weights, the idle ones of these are placed and loaded anew. Where not even that helps, each is loaded that can.
+        """
         with self._lock:
             self._require_open()
             newcomers = [spec for spec in specs if self._present(spec.id) is None]
-            idle = self._idle()
-            if newcomers and not self._begin_or_note(newcomers, idle):
+            if not newcomers:
+                return
+            others = [one for one in self._idle() if one.spec not in specs]
+            fellows = [one for one in self._idle() if one.spec in specs]
+            beside = self._room(newcomers, others)
+            anew = self._room([*newcomers, *(one.spec for one in fellows)], others) if fellows else None
+            standing = [one.placement for one in fellows]
+            if anew and (beside is None or loss(anew.placements) < loss([*beside.placements, *standing])):
+                self._move_in(anew)
+            elif beside:
+                self._move_in(beside)
+            else:
                 for spec in newcomers:
-                    self._begin_or_note([spec], [one for one in idle if one not in self._leaving])
+                    self._begin_or_note(spec, [one for one in others if one not in self._leaving])
 
     def give_up(self, model_id: str) -> None:
         """Ends a load; a model that is there stays."""
@@ -141,26 +155,35 @@ class Roster:
     def _idle(self) -> list[Resident]:
         return [resident for resident in self._residents.values() if resident.is_idle]
 
-    def _begin(self, specs: Sequence[ModelSpec], idle: Sequence[Resident]) -> None:
+    def _begin(self, spec: ModelSpec, idle: Sequence[Resident]) -> None:
         """Makes room, and begins to load. Raises PlacementError."""
-        for model_id in [*self._residents]:
-            self._present(model_id)
-        residents = [*self._residents.values()]
-        plan, leaving = make_room(specs, residents, [one for one in idle if one in residents], self._site)
-        for resident in leaving:
-            log.info("unloading %s to make room for %s", resident.spec.id, ", ".join(spec.id for spec in specs))
-            self._dismiss(resident)
-        for spec in specs:
-            self._settle(spec, plan.of(spec.id))
+        self._move_in(make_room([spec], self._living([spec]), idle, self._site))
 
-    def _begin_or_note(self, specs: Sequence[ModelSpec], idle: Sequence[Resident]) -> bool:
+    def _begin_or_note(self, spec: ModelSpec, idle: Sequence[Resident]) -> None:
         try:
-            self._begin(specs, idle)
+            self._begin(spec, idle)
         except PlacementError as error:
             log.warning("%s", error)
-            self._failures |= {spec.id: str(error) for spec in specs}
-            return False
-        return True
+            self._failures[spec.id] = str(error)
+
+    def _room(self, specs: Sequence[ModelSpec], idle: Sequence[Resident]) -> Room | None:
+        """As `make_room`; those of the models that are there already give up their place."""
+        try:
+            return make_room(specs, self._living(specs), idle, self._site)
+        except PlacementError:
+            return None
+
+    def _living(self, apart_from: Sequence[ModelSpec]) -> list[Resident]:
+        present = [self._present(model_id) for model_id in [*self._residents]]
+        return [one for one in present if one is not None and one.spec not in apart_from]
+
+    def _move_in(self, room: Room) -> None:
+        moving = [one for one in self._living([]) if room.has(one.spec.id)]
+        for resident in [*moving, *room.leaving]:
+            log.info("unloading %s for %s", resident.spec.id, ", ".join(p.model_id for p in room.placements))
+            self._dismiss(resident)
+        for spec, placement in zip(room.specs, room.placements, strict=True):
+            self._settle(spec, placement)
 
     def _settle(self, spec: ModelSpec, placement: Placement) -> None:
         log.info("%s", placement.reason)

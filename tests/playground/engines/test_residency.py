@@ -47,8 +47,8 @@ def residents(*model_ids: str) -> list[Resident]:
 
 
 def leavers(newcomers: Sequence[str], present: Sequence[Resident], idle: Sequence[Resident]) -> list[str]:
-    _, leaving = make_room([spec(model_id) for model_id in newcomers], present, idle, Homes())
-    return [resident.spec.id for resident in leaving]
+    room = make_room([spec(model_id) for model_id in newcomers], present, idle, Homes())
+    return [resident.spec.id for resident in room.leaving]
 
 
 def test_nobody_leaves_where_there_is_room() -> None:

@@ -21,6 +21,7 @@ async def test_one_prompt_goes_into_every_shown_panel() -> None:
     desk = Desk()
     await desk.send("  hello\n")
     assert (desk.prompt, desk.seed) == ("", 42)
+    assert desk.pool.preloaded == ["a", "b"], "placed together"
     await desk.answer()
     assert [state.turns[0].prompt for state in desk.states] == ["  hello\n"] * 2
     assert [state.turns[0].answer for state in desk.states] == ["Hello, world."] * 2
