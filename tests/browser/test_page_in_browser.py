@@ -34,6 +34,7 @@ def test_the_preview_never_stands_behind_an_answer(playground: Playground) -> No
     left = playground.panel(0)
     left.choose("HANGS")
     left.open("Template preview")
+    expect(left.root.locator(".preview")).to_have_count(1)
     playground.ask("first")
     until(left.answer, playground.page)
     expect(left.root.locator(".preview")).to_contain_text("Being answered")

@@ -71,6 +71,7 @@ def in_child(function: Callable[[], T]) -> T:
         raise PlaygroundError(f"The process that runs {function.__name__} ended without a word: try again.") from None
     finally:
         ours.close()
+        process.terminate()  # it has said all, or nobody waits for it any more
         process.join()
     if error is not None:
         raise error

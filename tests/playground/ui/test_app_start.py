@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from serving import ROOT
 
@@ -39,3 +42,16 @@ def test_such_errors_end_the_program_with_their_sentence() -> None:
     assert ended.stderr.splitlines()[-1].startswith("app.py: The page cannot be served")
     assert port in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_an_interrupt_before_there_is_a_page_ends_it_without_a_traceback() -> None:
+    command = [sys.executable, "app.py", "--no-browser", "--models", "demo-krutrim"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as starting:
+        process = psutil.Process(starting.pid)
+        while not process.children():  # the fork server: the app is in the middle of its imports now
+            assert starting.poll() is None
+            time.sleep(0.02)
+        starting.send_signal(signal.SIGINT)
+        out, err = starting.communicate(timeout=60)
+    assert starting.returncode == 130, err
+    assert (out, "Traceback" in err) == ("", False)
