@@ -13,8 +13,8 @@ SIGNS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out
 
 
 def engine_error(error: Exception) -> EngineError:
-    """The sentence for whoever asked. The error's traceback is dropped: its frames would keep the step's tensors."""
-    error.__traceback__ = None
+    """The sentence for whoever asked; see `drop_frames`."""
+    drop_frames(error)
     mapped: EngineError
     if is_memory(error):
         mapped = OutOfMemoryError(
@@ -24,6 +24,13 @@ def engine_error(error: Exception) -> EngineError:
         mapped = EngineError(f"The engine failed: {first_line(error)}. Try again; the log has the details.")
     mapped.__cause__ = error
     return mapped
+
+
+def drop_frames(error: BaseException | None) -> None:
+    """Forget the tracebacks of an error and of those that led to it: their frames would keep the step's tensors."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def is_memory(error: BaseException | None) -> bool:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from playground.engines.decoding.failures import engine_error, first_line, is_memory
+from playground.engines.decoding.failures import drop_frames, engine_error, first_line, is_memory
 from playground.engines.decoding.inbox import Inbox, Output, wake
 from playground.engines.decoding.padded_batch import PaddedBatch, Row, padded_tokens
 from playground.engines.decoding.row_sampling import GREEDY, RowSampling
@@ -256,15 +256,12 @@ class ShardedLoop:
 
 
 def _attempt(work: Callable[[], None]) -> Exception | None:
-    """What went wrong, without the tracebacks, whose frames would keep the step's tensors in memory."""
+    """What went wrong, without the tracebacks."""
     try:
         work()
     except Exception as error:
         log.exception("a step of the model failed")
-        cause: BaseException | None = error
-        while cause is not None:
-            cause.__traceback__ = None
-            cause = cause.__cause__ or cause.__context__
+        drop_frames(error)
         return error
     return None
 

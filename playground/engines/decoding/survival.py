@@ -17,7 +17,7 @@ from transformers.generation.continuous_batching.continuous_api import (
 )
 from transformers.generation.continuous_batching.requests import RequestState, RequestStatus
 
-from playground.engines.decoding.failures import is_memory
+from playground.engines.decoding.failures import drop_frames, is_memory
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def survive_full_device(manager: ContinuousBatchingManager) -> None:
                 raise
             failure = error
         # Outside of the handler, which would keep the frames, and they the tensors of the step.
-        _drop_frames(failure)
+        drop_frames(failure)
         _relieve(batch_processor, failure)
         return True
 
@@ -74,9 +74,3 @@ def _relieve(processor: ContinuousBatchProcessor, failure: Exception) -> None:
 def _burden(state: RequestState) -> tuple[bool, int]:
     """Who fails: reading a prompt takes more than writing on, and more of it more; the newest of equals."""
     return not state.generated_tokens, len(state.initial_tokens) + len(state.generated_tokens)
-
-
-def _drop_frames(error: BaseException | None) -> None:
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
