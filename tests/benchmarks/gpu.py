@@ -1,22 +1,25 @@
 """Both models at full size on one GPU, both streaming at once: `python tests/benchmarks/gpu.py`.
 
-Random weights, made on the device. Prints tokens a second of each panel, alone and together, from engines in processes
-of their own (as the app runs them) and in one process; the same from plain `generate`, in one thread and in two of one
-process; and how near that comes to the limit that the card's memory bandwidth sets, measured by a large copy. Checks
-that greedy answers are the same everywhere. Without a GPU it runs on the CPU with small sizes, to show that it runs.
-Ends with 1 where a check or a part failed.
+Random weights, made on the device. Prints tokens a second and the time to the first token of each panel, alone and
+together, from engines in processes of their own (as the app runs them) and in one process; the same from plain
+`generate`, in one thread and in two of one process; and how near that comes to the limit that the card's memory
+bandwidth sets, measured by a large copy. Checks that greedy answers are the same everywhere. Without a GPU it runs on
+the CPU with small sizes, to show that it runs. Ends with 1 where a check or a part failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
+import math
+import statistics
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,34 +29,44 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "benchmarks")]
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from pace import Pace, PlainStreamer, both, first_difference  # noqa: E402
-from random_models import engine_of, meta_bytes, placement, random_engine, random_model, specs  # noqa: E402
+from answers import (  # noqa: E402
+    ASPECTS,
+    LARGEST_ERROR,
+    NO_GRAPHS,
+    PLAIN,
+    Answers,
+    Difference,
+    Question,
+    Way,
+    margin,
+    tokens_of,
+    verdict,
+)
+from asking import answer, generate, prompt  # noqa: E402
+from figures import Run, lines, of_limit, summary  # noqa: E402
+from gpu_options import parse  # noqa: E402
+from pace import Pace, both  # noqa: E402
+from random_models import deepest, engine_of, meta_bytes, placement, random_engine, random_model, specs  # noqa: E402
 
 from model_registry.spec import ModelSpec  # noqa: E402
 from playground.engines.base import Engine  # noqa: E402
+from playground.engines.checkpoints.attention import attention_for  # noqa: E402
 from playground.engines.process import start_engine  # noqa: E402
 from playground.engines.processes.child_process import prepare  # noqa: E402
-from playground.types import GenerationRequest, Message, SamplingParams  # noqa: E402
+from playground.placement.devices import find_device  # noqa: E402
 
-SAMPLED: dict[str, Any] = {"temperature": 0.7, "top_p": 0.95, "seed": 1}
-GREEDY: dict[str, Any] = {"temperature": 0.0}
-AIM_OF_LIMIT, AIM_OVER_THREADS = 0.8, 3.0
-LARGEST_ERROR = 2e-2
+HOWS = ("alone", "together", "alone, sampled", "together, sampled")
+LOGITS_TOKENS = 256
+WARM_UP = -1
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="tiny sizes, on a GPU too")
-    parser.add_argument("--tokens", type=int, help="tokens of an answer")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--skip", nargs="*", default=[], help="parts to leave out: processes, threads, graphs, logits")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    options = parser.parse_args()
+    options = parse(__doc__)
     prepare()
     bench = Bench(options)
     bench.run()
     if options.json:
-        options.json.write_text(json.dumps(bench.figures, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(bench.figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return 1 if bench.faults else 0
 
 
@@ -61,16 +74,19 @@ class Bench:
     """The parts in turn; each may fail by itself."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
         self.on_gpu = torch.cuda.is_available()
         self.small = options.small or not self.on_gpu
         self.device = "cuda:0" if self.on_gpu else "cpu"
         self.tokens = options.tokens or (48 if self.small else 256)
-        self.repeats = options.repeats
-        self.skip = options.skip
         self.specs = specs(small=self.small)
-        self.figures: dict[str, Any] = {}
-        self.texts: dict[str, dict[str, str]] = {}
+        self.specs_by_id = {spec.id: spec for spec in self.specs}
+        self.model_of = functools.cache(lambda name: random_model(self.specs_by_id[name], self.device))
+        self.limits: dict[str, float] = {}
+        self.runs: dict[str, dict[str, list[Run]]] = {}
+        self.answers = Answers()
         self.faults: list[str] = []
+        self.figures: dict[str, Any] = {"runs": self.runs, "faults": self.faults}
 
     def run(self) -> None:
         self.part("machine", self.machine)
@@ -80,9 +96,11 @@ class Bench:
         self.part("logits", self.logits)
         self.part("answers", self.compare_answers)
         self.part("summary", self.summarise)
+        for fault in self.faults:
+            say(f"FAULT: {fault.splitlines()[0]}")
 
     def part(self, name: str, run: Callable[[], None]) -> None:
-        if name in self.skip:
+        if name in self.options.skip:
             return
         say(f"\n== {name}")
         begun = time.perf_counter()
@@ -105,20 +123,23 @@ class Bench:
         say(", ".join(f"{key} {value}" for key, value in self.figures["machine"].items()))
         if self.small:
             say("small sizes: the figures say nothing about the real models")
+        chosen = {spec.id: attention_for(placement(spec, self.device)) for spec in self.specs}
+        self.figures["machine"]["attention"] = chosen
+        say(", ".join(f"{name} runs with {attention}" for name, attention in chosen.items()))
 
     def bandwidth(self) -> None:
         """Bytes read and written a second by a copy from device to device; the limits that follow."""
-        size = 1 << (32 if self.on_gpu and not self.small else 26)
+        size = 1 << (32 if self.on_gpu and not self.small else 24)
         source = torch.ones(size, dtype=torch.uint8, device=self.device)
         target = torch.empty_like(source)
-        seconds = sorted(timed(lambda: target.copy_(source), self.device) for _ in range(12))[5]
-        rate = 2 * size / seconds
-        limits = {spec.id: meta_bytes(spec) / rate for spec in self.specs}
-        self.figures["bandwidth"] = {"bytes_per_second": rate, "seconds_per_token": limits}
+        timed(lambda: target.copy_(source), self.device)  # the first one touches the memory
+        rate = 2 * size / statistics.median(timed(lambda: target.copy_(source), self.device) for _ in range(11))
+        self.limits = {spec.id: meta_bytes(spec) / rate for spec in self.specs}
+        self.figures["bandwidth"] = {"bytes_per_second": rate, "seconds_per_token": self.limits}
         say(f"copy: {rate / 1e12:.3f} TB/s")
         for spec in self.specs:
-            say(f"{spec.id}: {meta_bytes(spec) / 1e9:.2f} GB, at most {1 / limits[spec.id]:.1f} tokens/s alone")
-        say(f"both at once: at most {1 / sum(limits.values()):.1f} tokens/s in each panel")
+            say(f"{spec.id}: {meta_bytes(spec) / 1e9:.2f} GB, at most {1 / self.limits[spec.id]:.1f} tokens/s alone")
+        say(f"both at once: at most {1 / sum(self.limits.values()):.1f} tokens/s in each panel")
 
     def processes(self) -> None:
         """The app's way: start_engine, one process a model, both loading at once."""
@@ -132,128 +153,124 @@ class Bench:
         place = placement(spec, self.device)
         return start_engine(spec, place, lambda progress: None, threading.Event(), load=random_engine)
 
+    def numbers(self, how: str) -> Iterable[int]:
+        """The questions of one way of asking. No other asks them before, so no engine has them in its cache already."""
+        first = HOWS.index(how) * self.options.repeats
+        return range(first, first + self.options.repeats)
+
     async def measure(self, where: str, engines: list[Engine]) -> None:
         try:
             for engine in engines:
-                await answer(engine, self.tokens, GREEDY, number=9)  # the first one warms up
-                self.note(where, "alone", {engine.model_id: await answer(engine, self.tokens, GREEDY)})
-                self.note(where, "alone, sampled", {engine.model_id: await answer(engine, self.tokens, SAMPLED)})
-            for how, sampling in (("together", GREEDY), ("together, sampled", SAMPLED)):
-                for number in range(self.repeats):
-                    paces = await asyncio.gather(*(answer(e, self.tokens, sampling, number=number) for e in engines))
-                    self.note(where, how, {e.model_id: p for e, p in zip(engines, paces, strict=True)}, number)
+                await answer(engine, self.tokens, WARM_UP)
+            for kind in ("", ", sampled"):
+                await self.measure_alone(where, f"alone{kind}", engines)
+                await self.measure_together(where, f"together{kind}", engines)
         finally:
             for engine in engines:
                 await engine.close()
 
+    async def measure_alone(self, where: str, how: str, engines: list[Engine]) -> None:
+        for number in self.numbers(how):
+            paces = {engine.model_id: await answer(engine, self.tokens, number, how) for engine in engines}
+            self.note(where, how, paces, number)
+
+    async def measure_together(self, where: str, how: str, engines: list[Engine]) -> None:
+        for number in self.numbers(how):
+            paces = await asyncio.gather(*(answer(engine, self.tokens, number, how) for engine in engines))
+            self.note(where, how, {e.model_id: pace for e, pace in zip(engines, paces, strict=True)}, number)
+        for engine in engines:  # once more, untimed: is the answer the same alone?
+            pace = await answer(engine, self.tokens, number, how)
+            self.keep(where, how.replace("together", "alone"), engine.model_id, number, pace)
+
     def threads_and_one_process(self) -> None:
         """What a user would write: `generate`, in one thread and in two. Then our engines on these models."""
         models = {spec.id: random_model(spec, self.device) for spec in self.specs}
-        for name, model in models.items():
-            generate(model, 8)
-            self.note("generate", "alone", {name: generate(model, self.tokens)})
+        ran = {name: model.config._attn_implementation for name, model in models.items()}
+        self.figures["machine"]["attention"] = ran
+        for model in models.values():
+            generate(model, self.tokens, WARM_UP)
+        for number in self.numbers("alone"):
+            paces = {name: generate(model, self.tokens, number) for name, model in models.items()}
+            self.note(PLAIN, "alone", paces, number)
         with ThreadPoolExecutor(2) as pool:
-            for number in range(self.repeats):
-                paces = pool.map(lambda model: generate(model, self.tokens, number=number), models.values())  # noqa: B023
-                self.note("generate", "together", dict(zip(models, paces, strict=True)), number)
+            for number in self.numbers("together"):
+                found = pool.map(lambda model: generate(model, self.tokens, number), models.values())  # noqa: B023
+                self.note(PLAIN, "together", dict(zip(models, found, strict=True)), number)
         engines: list[Engine] = [engine_of(models[spec.id], spec) for spec in self.specs]
         asyncio.run(self.measure("one process", engines))
-        if self.on_gpu and "graphs" not in self.skip:
+        if self.on_gpu and "graphs" not in self.options.skip:
             plain = {"cuda_graphs": False, "async_batching": False}
             engines = [engine_of(models[spec.id], spec, **plain) for spec in self.specs]
-            asyncio.run(self.measure("one process, no graphs", engines))
+            asyncio.run(self.measure(NO_GRAPHS, engines))
 
-    def note(self, where: str, how: str, paces: dict[str, Pace], number: int = 0) -> None:
-        """Keep and print speeds in tokens a second: while both write, where there are two."""
-        speeds = both(paces) if len(paces) > 1 else {name: pace.speed for name, pace in paces.items()}
+    def note(self, where: str, how: str, paces: dict[str, Pace], number: int) -> None:
+        """Keep and print speeds in tokens a second: together, while both write."""
+        speeds = both(paces) if how.startswith("together") else {name: pace.speed for name, pace in paces.items()}
+        run: dict[str, dict[str, float | None]] = {}
         for name, pace in paces.items():
-            entry = self.figures.setdefault(where, {}).setdefault(how, {}).setdefault(name, [])
-            entry.append({"tokens_per_second": speeds[name], "first_token_s": pace.first_token_s})
-            question = f"{name}, question {number}{', sampled' if 'sampled' in how else ''}"
-            self.texts.setdefault(question, {})[f"{where}, {how}"] = pace.text
-            say(
-                f"{where:24}{how:20}{name:10}{speeds[name]:8.1f} tokens/s, "
-                f"first after {1000 * pace.first_token_s:.0f} ms{self.share(name, speeds[name])}"
-            )
-        if len(paces) > 1:
-            say(f"{where:24}{how:20}of the limit for both: {self.of_limit(speeds):.2f}")
+            speed = None if math.isnan(speeds[name]) else speeds[name]
+            run[name] = {"tokens_per_second": speed, "first_token_s": pace.first_token_s}
+            self.keep(where, how, name, number, pace)
+            first = f"first after {1000 * pace.first_token_s:.0f} ms"
+            say(f"{where:24}{how:20}{name:10}{speeds[name]:8.1f} tokens/s, {first}")
+        self.runs.setdefault(where, {}).setdefault(how, []).append(run)
+        if how.startswith("together") and self.limits and (part := of_limit(run, self.limits)) is not None:
+            say(f"{where:24}{how:20}of the limit for both: {part:.2f}")
 
-    def share(self, name: str, speed: float) -> str:
-        limits = self.figures.get("bandwidth", {}).get("seconds_per_token", {})
-        return f", {speed * limits[name]:.2f} of its limit" if name in limits else ""
-
-    def of_limit(self, speeds: dict[str, float]) -> float:
-        """The part of each second that the card needs for these speeds, at the least."""
-        limits = self.figures["bandwidth"]["seconds_per_token"]
-        return sum(speed * limits[name] for name, speed in speeds.items())
+    def keep(self, where: str, how: str, name: str, number: int, pace: Pace) -> None:
+        self.answers.add(Question(name, number, "sampled" in how), Way(where, how.split(",")[0]), pace.text)
 
     def logits(self) -> None:
-        """The port in 16 bits on the device against float32 on the CPU, with the same (16-bit) weights, few layers."""
+        """The port in 16 bits on the device against float32 on the CPU, with the same (16-bit) weights."""
         spec = self.specs[0].model_copy(update={"dtype": "bfloat16"})
-        low = random_model(spec, "cpu", layers=2)
-        ids = torch.randint(1, spec.dimensions.vocab_size, (1, 256), generator=torch.Generator().manual_seed(0))
+        all_layers = spec.dimensions.layers
+        free = find_device("cpu").free_bytes
+        layers = self.options.layers or deepest(spec.model_copy(update={"dtype": "float32"}), free)
+        model = random_model(spec, self.device, layers=layers)
+        ids = torch.randint(
+            1, spec.dimensions.vocab_size, (1, LOGITS_TOKENS), generator=torch.Generator().manual_seed(0)
+        )
         with torch.no_grad():
-            theirs = low.to(self.device)(ids.to(self.device)).logits.float().cpu()
-            ours = low.float().cpu()(ids).logits
+            theirs = model(ids.to(self.device)).logits.float().cpu()
+            model = model.cpu().float()
+            model.set_attn_implementation("sdpa")
+            ours = model(ids).logits
         error = float((theirs - ours).norm() / ours.norm())
-        self.figures["logits"] = {"relative_error": error, "device": self.device}
+        self.figures["logits"] = {"relative_error": error, "layers": layers, "of_layers": all_layers}
+        say(f"{layers} of {all_layers} layers, {LOGITS_TOKENS} tokens ({free / 1e9:.0f} GB of memory free)")
         say(f"bfloat16 on {self.device} against float32 on the CPU: relative error {error:.2e}")
         if not error < LARGEST_ERROR:
             self.fault(f"the relative error of the logits is {error:.2e}, and may be {LARGEST_ERROR}")
 
     def compare_answers(self) -> None:
-        """Ours must be the same everywhere; `generate` rounds differently in 16 bits, so it is only told."""
-        for name, texts in self.texts.items():
-            ours = {where: text for where, text in texts.items() if not where.startswith("generate")}
-            first = next(iter(ours.values()), "")
-            for where, text in texts.items():
-                if text != first:
-                    place = f"{name}: {where} differs from token {first_difference(first, text)} on"
-                    self.fault(place) if where in ours else say(place)
-            say(f"{name}: {len(texts)} answers compared")
+        """Ours must be the same everywhere, but for near-ties; `generate` is not ours, so it is only told."""
+        self.figures["answers"] = {aspect: self.compare(aspect) for aspect in ASPECTS}
+        self.model_of.cache_clear()
+
+    def compare(self, aspect: str) -> dict[str, Any]:
+        pairs, differences = len(list(self.answers.pairs(aspect))), self.answers.differences(aspect)
+        same = f"{pairs - len(differences)} of {pairs} pairs of answers are the same" if pairs else "not compared"
+        say(f"{aspect}: {same}")
+        told = []
+        for difference in differences:
+            sentence, is_fault = verdict(difference, self.specs_by_id[difference.question.model].dtype, self.margin)
+            self.fault(sentence) if is_fault else say(sentence)
+            told.append(sentence)
+        return {"compared": pairs, "differing": told}
+
+    def margin(self, difference: Difference) -> float:
+        """By the model's own logits after the prompt and what both answers begin with."""
+        question, _, common, candidates = difference
+        assert candidates is not None
+        model = self.model_of(question.model)
+        ids = torch.tensor([[*tokens_of(prompt(question.number)), *common]], device=self.device)
+        with torch.no_grad():
+            return margin(model(ids).logits[0, -1], candidates)
 
     def summarise(self) -> None:
-        summary = self.figures["summary"] = {}
-        for where in ("processes", "one process", "one process, no graphs", "generate"):
-            if runs := self.figures.get(where, {}).get("together"):
-                speeds = {name: median([run["tokens_per_second"] for run in its]) for name, its in runs.items()}
-                summary[where] = {**speeds, "both": sum(speeds.values()), "of_limit": self.of_limit(speeds)}
-                say(f"{where:24}{json.dumps({key: round(value, 3) for key, value in summary[where].items()})}")
-        ours, plain = summary.get("processes"), summary.get("generate")
-        if ours and plain:
-            summary["over_threads"] = ours["both"] / plain["both"]
-            say(f"of the limit, together: {ours['of_limit']:.2f} (aim {AIM_OF_LIMIT})")
-            say(f"over two threads of generate: {summary['over_threads']:.2f} (aim {AIM_OVER_THREADS})")
-        for fault in self.faults:
-            say(f"FAULT: {fault.splitlines()[0]}")
-
-
-def prompt(number: int) -> str:
-    """Sixty-four tokens; other ones for each number, so that no engine has them in its cache already."""
-    return " ".join(f"w{word}" for word in range(100 + 70 * number, 164 + 70 * number))
-
-
-async def answer(engine: Engine, tokens: int, sampling: dict[str, Any], *, number: int = 0) -> Pace:
-    pace = Pace()
-    request = GenerationRequest(
-        model_id=engine.model_id,
-        messages=(Message(role="user", content=prompt(number)),),
-        sampling=SamplingParams(max_new_tokens=tokens, **sampling),
-    )
-    async for chunk in engine.stream(request):
-        assert chunk.usage is not None
-        pace.add(chunk.delta, chunk.usage.completion_tokens)
-    return pace
-
-
-def generate(model: Any, tokens: int, *, number: int = 0) -> Pace:
-    streamer = PlainStreamer()
-    ids = torch.tensor([[int(word[1:]) for word in prompt(number).split()]], device=model.device)
-    with torch.no_grad():
-        model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, streamer=streamer
-        )
-    return streamer.pace
+        found = self.figures["summary"] = summary(self.runs, self.limits)
+        for line in lines(found):
+            say(line)
 
 
 def timed(run: Callable[[], object], device: str) -> float:
@@ -264,10 +281,6 @@ def timed(run: Callable[[], object], device: str) -> float:
     if device != "cpu":
         torch.cuda.synchronize()
     return time.perf_counter() - begun
-
-
-def median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def say(line: str) -> None:

@@ -61,9 +61,3 @@ class PlainStreamer(BaseStreamer):
 
     def end(self) -> None:
         pass
-
-
-def first_difference(one: str, other: str) -> int:
-    """The place of the first word in which two answers differ."""
-    pairs = zip(one.split(), other.split(), strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one.split()), len(other.split())))

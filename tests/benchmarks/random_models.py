@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 from model_registry.architectures.krutrim import KrutrimConfig, KrutrimForCausalLM
 from model_registry.spec import FACTS, Dimensions, Dtype, ModelSpec, PromptFormat, Statement, Weights
 from playground.engines.batched import BatchedEngine, BatchedOptions
+from playground.engines.checkpoints.attention import attention_for
 from playground.placement.plan import Placement, Share
 from playground.prompting.encoder import PromptEncoder
 from playground.types import LoadProgress
@@ -26,8 +27,8 @@ END = 0
 KRUTRIM = {"layers": 32, "hidden_size": 4608, "heads": 48, "kv_heads": 8, "head_dim": 96, "vocab_size": 70400}
 KULLM3 = {"layers": 48, "hidden_size": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "vocab_size": 32000}
 SMALL: dict[str, dict[str, int]] = {
-    "krutrim": {**KRUTRIM, "layers": 4, "hidden_size": 384, "heads": 4, "kv_heads": 2, "vocab_size": 4000},
-    "kullm3": {**KULLM3, "layers": 6, "hidden_size": 256, "heads": 2, "kv_heads": 1, "vocab_size": 3000},
+    "krutrim": {**KRUTRIM, "layers": 2, "hidden_size": 384, "heads": 4, "kv_heads": 2, "vocab_size": 4000},
+    "kullm3": {**KULLM3, "layers": 3, "hidden_size": 256, "heads": 2, "kv_heads": 1, "vocab_size": 3000},
 }
 
 
@@ -76,7 +77,10 @@ def engine_of(model: PreTrainedModel, spec: ModelSpec, kv_tokens: int = 2 * CONT
 
 
 def random_model(spec: ModelSpec, device: str, *, seed: int = 1, layers: int | None = None) -> PreTrainedModel:
-    """Weights straight on the device, in the dtype of the spec; the same on every call. It never ends by itself."""
+    """Weights straight on the device, in the dtype of the spec; the same on every call. It never ends by itself.
+
+    With the attention that the loader would choose.
+    """
     config = config_of(spec, layers or spec.dimensions.layers)
     with torch.device("meta"):
         model = (KrutrimForCausalLM if spec.id == "krutrim" else LlamaForCausalLM)(config)
@@ -91,6 +95,7 @@ def random_model(spec: ModelSpec, device: str, *, seed: int = 1, layers: int | N
                 parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
         model.get_output_embeddings().weight[END] = 0
     _restore_buffers(model, device)
+    model.set_attn_implementation(attention_for(placement(spec, device)))
     return model.eval()
 
 
@@ -139,16 +144,17 @@ def tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", unk_token="<end>")
 
 
-def weight_bytes(model: PreTrainedModel) -> int:
-    """Of all parameters, a tied one counted once."""
-    return sum(parameter.nbytes for parameter in model.parameters())
-
-
-def meta_bytes(spec: ModelSpec) -> int:
-    """`weight_bytes` of a spec, with no weights made."""
+def meta_bytes(spec: ModelSpec, layers: int | None = None) -> int:
+    """Of all parameters, a tied one counted once; with no weights made."""
     with torch.device("meta"):
         model = (KrutrimForCausalLM if spec.id == "krutrim" else LlamaForCausalLM)(
-            config_of(spec, spec.dimensions.layers)
+            config_of(spec, layers or spec.dimensions.layers)
         )
         model.tie_weights()
     return sum(parameter.numel() for parameter in model.parameters()) * getattr(torch, spec.dtype).itemsize
+
+
+def deepest(spec: ModelSpec, free_bytes: int) -> int:
+    """How many of the model's layers fit, in the dtype of the spec, into four fifths of that memory; 1 at least."""
+    layers = range(spec.dimensions.layers, 1, -1)
+    return next((count for count in layers if meta_bytes(spec, count) <= 0.8 * free_bytes), 1)
