@@ -20,17 +20,18 @@ def main() -> None:
     prepare()  # imports torch and transformers in another process, while this one imports gradio
 
     from model_registry.registry import Registry
-    from playground.engines.checkpoints.quantisation import possible
     from playground.engines.pool import EnginePool
     from playground.engines.processes.worker import list_devices
     from playground.placement.defaults import default_models
     from playground.placement.plan import PlanOptions
+    from playground.placement.quantising import check_quantisation, quantisation_available
     from playground.ui.build import build, launch_arguments
     from playground.ui.serve import serve
 
     registry = Registry.load(*settings.catalogs)
     devices = in_child(list_devices)
-    options = PlanOptions(settings.contexts, possible(settings.quantise), settings.offload)
+    options = PlanOptions(settings.contexts, settings.quantise, settings.offload, quantisation_available())
+    check_quantisation(options, devices)
     pool = EnginePool(registry, devices, options)
     models = settings.models or default_models(registry, devices, options)
     serve(build(registry, pool, models), pool, models, launch_arguments(settings))
@@ -41,3 +42,5 @@ if __name__ == "__main__":
         main()
     except PlaygroundError as error:
         sys.exit(f"app.py: {error}")
+    except KeyboardInterrupt:  # before there is a page; then `serve` ends it
+        sys.exit(130)

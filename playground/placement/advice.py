@@ -12,6 +12,7 @@ from itertools import combinations
 from model_registry.spec import ModelSpec
 from playground.placement.explain import gigabytes, listed
 from playground.placement.plan import Device, Placement, PlacementPlan, PlanOptions, bytes_by_device
+from playground.placement.quantising import INSTALL
 
 FindPlan = Callable[[Sequence[ModelSpec], Sequence[Device], PlanOptions, Sequence[Placement]], PlacementPlan | None]
 
@@ -88,22 +89,72 @@ def _nearest(question: Question, find_plan: FindPlan) -> str:
 
 
 def _changes(question: Question) -> Iterator[tuple[str, Question]]:
-    options, specs = question.options, question.specs
-    if options.quantisation != "auto":
-        auto = replace(options, quantisation="auto")
-        yield "With quantised weights where they help (--quantise auto)", replace(question, options=auto)
-    if not options.offload:
-        offload = replace(options, offload=True)
+    quantised = replace(question.options, quantisation="auto", can_quantise=True)
+    with_bits = f"ith quantised weights where they help ({_way_to_quantise(question.options)})"
+    helps = quantised != question.options
+    if helps:
+        yield f"W{with_bits}", replace(question, options=quantised)
+    if not question.options.offload:
+        offload = replace(question.options, offload=True)
         yield "With layers in the CPU's memory (--offload), slowly", replace(question, options=offload)
+    for some, without in _fewer(question.specs):
+        yield without, replace(question, specs=some)
+    for some, without in _fewer(question.specs) if helps else ():
+        yield f"{without}, and w{with_bits}", replace(question, specs=some, options=quantised)
+
+
+def _way_to_quantise(options: PlanOptions) -> str:
+    ways = [] if options.can_quantise else [f"`{INSTALL}`"]
+    return " and ".join(ways if options.quantisation == "auto" else [*ways, "--quantise auto"])
+
+
+def _fewer(specs: Sequence[ModelSpec]) -> Iterator[tuple[Sequence[ModelSpec], str]]:
+    """Some of the models, most of them first, and who is left out."""
     for count in range(len(specs) - 1, 0, -1):
         for some in combinations(specs, count):
-            yield f"Without {_names([s for s in specs if s not in some])}", replace(question, specs=some)
+            yield some, f"Without {_names([spec for spec in specs if spec not in some])}"
 
 
 def _smallest_card(question: Question, find_plan: FindPlan) -> str:
-    sizes = (gib for gib in CARDS_GIB if find_plan(question.specs, [card("cuda:0", gib)], question.options, ()))
-    smallest = next(sizes, None)
-    return f"One GPU with {smallest} GB would hold {'all' if len(question.specs) > 1 else 'it'}." if smallest else ""
+    """Which GPU would do as asked; where any weights will do, at 16 bits, and a smaller one with quantised weights."""
+    options = question.options
+    if options.quantisation in ("8-bit", "4-bit"):
+        ways = [options]
+    else:
+        ways = [replace(options, quantisation="none"), replace(options, quantisation="auto", can_quantise=True)]
+    cards: dict[int, str] = {}
+    for way in ways:
+        found = _card_for(replace(question, options=way), find_plan)
+        if found is not None:
+            cards.setdefault(*found)
+    if not cards:
+        return ""
+    (gib, weights), *smaller = cards.items()
+    beside = "" if options.can_quantise else " and bitsandbytes"
+    others = "".join(f", or one with {less} GB {bits}{beside}" for less, bits in smaller)
+    return f"One GPU with {gib} GB would hold {'all' if len(question.specs) > 1 else 'it'} {weights}{others}."
+
+
+def _card_for(question: Question, find_plan: FindPlan) -> tuple[int, str] | None:
+    """The smallest card, in GiB, and in what precision it holds the models."""
+    for gib in CARDS_GIB:
+        found = find_plan(question.specs, [card("cuda:0", gib)], question.options, ())
+        if found is not None:
+            return gib, _precision(found, question.specs)
+    return None
+
+
+def _precision(found: PlacementPlan, specs: Sequence[ModelSpec]) -> str:
+    """ "at 16 bits", "with 4-bit weights", "with 8-bit weights for KULLM3"."""
+    names: dict[str, list[str]] = {}
+    for spec in specs:
+        names.setdefault(found.of(spec.id).quantisation, []).append(spec.name)
+    if set(names) == {"none"}:
+        full = any(placement.dtype == "float32" for placement in found.placements)
+        return "without quantised weights" if full else "at 16 bits"
+    if len(names) == 1:
+        return f"with {next(iter(names))} weights"
+    return f"with {listed([f'{bits} weights for {listed(some)}' for bits, some in names.items() if bits != 'none'])}"
 
 
 def _names(specs: Sequence[ModelSpec]) -> str:

@@ -35,11 +35,14 @@ class PlanOptions:
         but never less than one, where that spares a step down in the order of preference.
     quantisation: "auto" quantises only what does not fit otherwise, "none" never, "8-bit" and "4-bit" always.
     offload: whether weights may lie in the CPU's memory and travel to the GPU for every token.
+    can_quantise: whether quantised weights can be loaded here. Where they cannot, "auto" quantises nothing, and "8-bit"
+        and "4-bit" have no place on a GPU.
     """
 
     contexts: int = 4
     quantisation: QuantisationChoice = "auto"
     offload: bool = False
+    can_quantise: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from playground.placement.explain import reason
 from playground.placement.footprint import footprint
 from playground.placement.plan import Device, Placement, PlacementPlan, PlanOptions, Share, bytes_by_device
 from playground.placement.preference import steps
+from playground.placement.quantising import check_quantisation
 from playground.placement.search import Demand, Layout, Machine, find_layout, holds, shares
 
 
@@ -37,8 +38,10 @@ def plan(
         standing: models that are there already and cannot move.
 
     Raises:
-        PlacementError: they do not fit; the sentences say what is missing, and the nearest plan that would fit.
+        PlacementError: they do not fit; the sentences say what is missing, and the nearest plan that would fit. Or
+            weights are to be quantised that cannot be here.
     """
+    check_quantisation(options, devices)
     wanted = list({spec.id: spec for spec in specs}.values())
     found = find_plan(wanted, devices, options, standing)
     if found is None:

@@ -106,9 +106,10 @@ def _quantisations(
 
 
 def _allowed(spec: ModelSpec, options: PlanOptions, offloaded: bool) -> tuple[Quantisation, ...]:
-    """Nothing where only quantised weights would do as asked, and these cannot be offloaded."""
-    if options.quantisation == "auto" and not offloaded:
+    """Nothing where only quantised weights would do as asked, and these cannot be offloaded, or not be loaded here."""
+    possible = options.can_quantise and not offloaded
+    if options.quantisation == "auto" and possible:
         return ("none", *spec.quantisations)
     if options.quantisation in spec.quantisations:
-        return () if offloaded else (options.quantisation,)
+        return (options.quantisation,) if possible else ()
     return ("none",)

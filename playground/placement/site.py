@@ -6,9 +6,11 @@ Made by the composition root and the pool, asked by the pool's rooms. Knows no e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model_registry.spec import ModelSpec
+from playground.placement.explain import gigabytes
+from playground.placement.footprint import footprint
 from playground.placement.plan import Device, Placement, PlacementPlan, PlanOptions
 from playground.placement.planner import find_plan, plan
 
@@ -27,3 +29,17 @@ class Site:
     def plan(self, specs: Sequence[ModelSpec]) -> PlacementPlan:
         """Places on the empty machine. Raises PlacementError with what is missing and what would help."""
         return plan(specs, self.devices, self.options)
+
+
+def needs(spec: ModelSpec, site: Site) -> str:
+    """For the menu, of a model that fits nowhere here: "needs 23.2 GB", or "needs 23.2 GB, or bitsandbytes".
+
+    Looks for a place, so keep the answer.
+    """
+    has_gpu = any(device.kind == "cuda" for device in site.devices)
+    size = f"needs {gigabytes(footprint(spec, 'none', 'cuda' if has_gpu else 'cpu').whole_bytes(1))}"
+    options = site.options
+    quantised = Site(site.devices, replace(options, quantisation="auto", can_quantise=True))
+    if quantised == site or quantised.find([spec]) is None:
+        return size
+    return f"{size}, or {'--quantise auto' if options.can_quantise else 'bitsandbytes'}"

@@ -26,6 +26,7 @@ from playground.engines.decoding.failures import is_memory
 from playground.engines.sharded import ShardedEngine, ShardedOptions
 from playground.errors import OutOfMemoryError
 from playground.placement.plan import Placement
+from playground.placement.quantising import INSTALL, quantisation_available
 from playground.prompting.encoder import PromptEncoder
 from playground.types import LoadProgress
 
@@ -96,8 +97,9 @@ def _full(spec: ModelSpec, placement: Placement, message: str) -> str:
     gpu = re.search(r"GPU (\d+)", message)
     devices = [f"cuda:{gpu[1]}"] if gpu else [share.device for share in placement.shares]
     ways = ["Close other programs that use it"]
-    if devices != ["cpu"] and placement.quantisation != "4-bit":
-        ways.append("start with --quantise 4-bit")
+    if devices != ["cpu"] and placement.quantisation != "4-bit" and "4-bit" in spec.quantisations:
+        install = "" if quantisation_available() else f"install bitsandbytes (`{INSTALL}`) and "
+        ways.append(f"{install}start with --quantise 4-bit")
     ways += ["choose a smaller model", "use more GPUs" if devices != ["cpu"] else "add memory"]
     where = " or ".join(devices)
     return f"{where} is full: {spec.name} did not fit there with its cache. {', '.join(ways[:-1])}, or {ways[-1]}."

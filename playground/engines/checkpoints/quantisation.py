@@ -1,38 +1,26 @@
 """Weights in 8 or 4 bits, by bitsandbytes 0.50, which is an optional extra.
 
-Asked by the composition root whether it is there, and by the loader for what transformers needs to know. Imports no
-torch before it must. The head and tied embeddings stay in 16 bits, as transformers leaves them.
+Asked by the loader for what transformers needs to know. Imports no torch before it must. The head and tied embeddings
+stay in 16 bits, as transformers leaves them.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from playground.errors import LoadError
-from playground.placement.plan import Placement, Quantisation, QuantisationChoice
+from playground.placement.plan import Placement, Quantisation
+from playground.placement.quantising import INSTALL, quantisation_available
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import BitsAndBytesConfig
 
-INSTALL = "pip install bitsandbytes==0.50.2"
-
 TALKATIVE = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
 """The first says at every layer of every step that 8-bit arithmetic rounds bfloat16 to float16; the second that it
 could fetch a faster kernel from the Hub."""
-
-
-def quantisation_available() -> bool:
-    """Whether bitsandbytes is installed; cheap, and imports nothing."""
-    return importlib.util.find_spec("bitsandbytes") is not None
-
-
-def possible(choice: QuantisationChoice) -> QuantisationChoice:
-    """What to ask of the plan: nothing is quantised for the user's sake that could not be loaded then."""
-    return "none" if choice == "auto" and not quantisation_available() else choice
 
 
 def recordable(quantisation: Quantisation) -> bool:

@@ -156,6 +156,19 @@ def test_no_room_for_the_cache_is_the_same_sentence(spec: ModelSpec, monkeypatch
     )
 
 
+def test_where_4_bits_cannot_be_loaded_the_cure_comes_first(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(MemoryError(), monkeypatch, "load_model")
+    monkeypatch.setattr(loader, "quantisation_available", lambda: False)
+    advice = "install bitsandbytes (`pip install bitsandbytes==0.50.2`) and start with --quantise 4-bit"
+    assert advice in say(spec, placed(spec, ("cuda:0",)))
+
+
+def test_4_bits_that_the_catalog_forbids_are_not_advised(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(MemoryError(), monkeypatch, "load_model")
+    eight = spec.model_copy(update={"quantisations": ("8-bit",)})
+    assert "--quantise" not in say(eight, placed(eight, ("cuda:0",)))
+
+
 def test_what_is_at_4_bits_is_not_told_to_go_there(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_with(MemoryError(), monkeypatch, "load_model")
     assert "--quantise" not in say(spec, placed(spec, ("cuda:0",), quantisation="4-bit"))

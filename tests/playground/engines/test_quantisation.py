@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 from pathlib import Path
 
@@ -20,13 +19,12 @@ from playground.engines.base import Engine
 from playground.engines.batched import BatchedEngine, BatchedOptions
 from playground.engines.checkpoints import loader, quantisation
 from playground.engines.checkpoints.loader import load_engine
-from playground.engines.checkpoints.quantisation import possible, quantisation_available
 from playground.engines.checkpoints.tokenizers import load_encoder
 from playground.engines.checkpoints.weights import load_model
 from playground.engines.sharded import ShardedEngine
 from playground.errors import CheckpointError, LoadError
 from playground.placement.footprint import footprint
-from playground.placement.plan import Placement, Quantisation, QuantisationChoice
+from playground.placement.plan import Placement, Quantisation
 from playground.types import GenerationRequest, LoadProgress, Message, SamplingParams
 
 MODELS = ["demo-krutrim", "demo-kullm3"]
@@ -157,23 +155,6 @@ def test_without_bitsandbytes_the_sentence_says_how_to_get_it(
         LoadError, match=r"bitsandbytes is missing: install it with `pip install bitsandbytes==0\.50\.2`"
     ):
         load(Registry.load().get("demo-kullm3"), bits)
-
-
-def test_whether_it_is_there_is_known_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert quantisation_available()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert not quantisation_available()
-
-
-@pytest.mark.parametrize(
-    ("choice", "installed", "asked"),
-    [("auto", True, "auto"), ("auto", False, "none"), ("4-bit", False, "4-bit"), ("none", False, "none")],
-)
-def test_the_plan_quantises_by_itself_only_where_it_can_be_loaded(
-    choice: QuantisationChoice, installed: bool, asked: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(quantisation, "quantisation_available", lambda: installed)
-    assert possible(choice) == asked
 
 
 @pytest.mark.parametrize(("bits", "graphs"), [("none", None), ("8-bit", False), ("4-bit", None)])

@@ -41,6 +41,7 @@ wishes = st.builds(
     contexts=st.integers(1, 6),
     quantisation=st.sampled_from(["auto", "none", "8-bit", "4-bit"]),
     offload=st.booleans(),
+    can_quantise=st.booleans(),
 )
 
 
@@ -71,6 +72,7 @@ def check(found: PlacementPlan, asked: list[ModelSpec], there: list[Device], opt
         assert placement.quantisation in ("none", *spec.quantisations)
         if options.quantisation != "auto":
             assert placement.quantisation in ("none", options.quantisation)
+        assert placement.quantisation == "none" or options.can_quantise
         on_cpu = [share for share in placement.shares if share.device == "cpu"]
         assert placement.dtype == ("float32" if placement.device == "cpu" else spec.dtype)
         assert not on_cpu or not placement.is_spread or (options.offload and placement.quantisation == "none")
@@ -103,7 +105,8 @@ def test_an_offloaded_plan_holds(asked: list[ModelSpec], there: list[Device], co
 @given(asked=specs, there=machines | twins | tight, options=wishes)
 def test_a_refusal_says_what_is_missing(asked: list[ModelSpec], there: list[Device], options: PlanOptions) -> None:
     if find_plan(asked, there, options) is None:
-        with pytest.raises(PlacementError, match=r"fit( together)?: \d+\.\d GB are missing on (cpu|cuda:\d) \(free: "):
+        missing = r"fit( together)?: \d+\.\d GB are missing on (cpu|cuda:\d) \(free: "
+        with pytest.raises(PlacementError, match=f"{missing}|^--quantise [48]-bit needs bitsandbytes"):
             plan(asked, there, options)
 
 

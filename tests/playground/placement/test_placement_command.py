@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from tiny import write_tiny_model
 
+import playground.placement.__main__ as command
+from playground.placement import devices
 from playground.placement.__main__ import main
+from playground.placement.advice import card
 
 ROOT = Path(__file__).parents[3]
 
@@ -70,6 +73,12 @@ def test_errors_are_sentences(arguments: list[str], status: int, says: str, caps
     [
         (["--gpus", "24,big"], "--gpus: write sizes in GB such as 24,24 or 4x16"),
         (["--gpus", "-5"], "--gpus"),
+        (["--gpus", ""], "--gpus: write sizes in GB"),
+        (["--gpus", "24,0x24"], "--gpus: '0x24' is no card: for a machine without GPUs write none"),
+        (["--gpus", "0"], "--gpus: '0' is no card"),
+        (["--gpus", "16-20"], "--gpus: '16-20' is a card with more memory in use than it has"),
+        (["--gpus", "24", "--models", ""], "--models: give model ids separated by commas, not ''"),
+        (["--gpus", "24", "--models", " , "], "--models: give model ids"),
         (["--contexts", "0"], "--contexts: give a number from 1 to 1000, not '0'"),
         (["--cpu-gb", "much"], "--cpu-gb: give a size in GB, not 'much'"),
         (["--quantise", "2-bit"], "--quantise"),
@@ -83,12 +92,33 @@ def test_wrong_arguments_end_the_program(arguments: list[str], says: str, capsys
 
 
 def test_as_a_program_it_needs_no_torch() -> None:
-    command = (
-        "import sys, playground.placement.__main__ as m; m.main(['--gpus', '80']); sys.exit('torch' in sys.modules)"
-    )
-    ran = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    code = "import sys, playground.placement.__main__ as m; m.main(['--gpus', '80']); sys.exit('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "Krutrim-1 Instruct: whole on cuda:0" in ran.stdout
+
+
+def test_what_this_machine_cannot_load_is_not_planned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "quantisation_available", lambda: False)
+    monkeypatch.setattr(devices, "find_devices", lambda: (card("cuda:0", 16),))
+    assert main(["--models", "kullm3"]) == 1
+    assert "`pip install bitsandbytes==0.50.2`" in capsys.readouterr().err
+    assert main(["--models", "demo-kullm3", "--quantise", "8-bit"]) == 1
+    assert capsys.readouterr().err.startswith("--quantise 8-bit needs bitsandbytes")
+    assert main(["--models", "demo-kullm3"]) == 0
+    assert "An imagined machine has bitsandbytes" not in capsys.readouterr().out
+
+
+def test_an_imagined_machine_can_and_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "quantisation_available", lambda: False)
+    assert main(["--gpus", "16"]) == 0
+    out = capsys.readouterr().out
+    assert "with 4-bit weights" in out
+    assert "An imagined machine has bitsandbytes for quantised weights (`pip install bitsandbytes==0.50.2`)." in out
 
 
 def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:

@@ -237,7 +237,7 @@ def test_what_does_not_fit_says_what_would(registry: Registry) -> None:
     missing = re.search(r"(\d+\.\d) GB are missing on cuda:0 \(free: 8\.4 GB on cuda:0\)", text)
     assert missing is not None
     assert "Without KULLM3: Krutrim-1 Instruct: whole on cuda:0" in text
-    assert text.endswith("One GPU with 16 GB would hold all.")
+    assert text.endswith("One GPU with 40 GB would hold all at 16 bits, or one with 16 GB with 4-bit weights.")
     more = round(float(missing[1]) * 1e9)
     gpu, cpu = machine("8")
     plan(both, [Device("cuda:0", "cuda", gpu.total_bytes + more, gpu.free_bytes + more), cpu])
@@ -256,6 +256,29 @@ def test_what_does_not_fit_says_what_would(registry: Registry) -> None:
 def test_the_nearest_plan_is_named(registry: Registry, gpus: str, options: PlanOptions, hint: str) -> None:
     with pytest.raises(PlacementError, match=hint):
         plan([registry.get(model) for model in BOTH], machine(gpus, 64), options)
+
+
+@pytest.mark.parametrize(
+    ("models", "gpus", "options", "cards"),
+    [
+        (BOTH, "24", PlanOptions(quantisation="none"), "40 GB would hold all at 16 bits, or one with 16 GB with 4-bit"),
+        (BOTH, "12", PlanOptions(quantisation="8-bit"), "24 GB would hold all with 8-bit weights."),
+        (("kullm3",), "6", PlanOptions(), "24 GB would hold it at 16 bits, or one with 8 GB with 4-bit weights."),
+        (("demo-kullm3",), "0.5", PlanOptions(), "8 GB would hold it without quantised weights."),
+    ],
+)
+def test_the_smallest_card_is_named_with_its_precision(
+    registry: Registry, models: tuple[str, ...], gpus: str, options: PlanOptions, cards: str
+) -> None:
+    with pytest.raises(PlacementError, match=re.escape(f"One GPU with {cards}")):
+        plan([registry.get(model) for model in models], machine(gpus, 0), options)
+
+
+def test_a_card_for_models_of_several_precisions(registry: Registry) -> None:
+    exact = registry.get("krutrim-1-instruct").model_copy(update={"quantisations": ()})
+    hint = r"40 GB would hold all at 16 bits, or one with 24 GB with 4-bit weights for KULLM3\."
+    with pytest.raises(PlacementError, match=hint):
+        plan([exact, registry.get("kullm3")], machine("16"))
 
 
 def test_a_model_that_may_not_be_quantised_is_not(registry: Registry) -> None:

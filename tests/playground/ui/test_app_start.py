@@ -14,7 +14,10 @@ import pytest
 from serving import ROOT
 
 import app
-from playground.errors import CatalogError, UnknownModelError
+from playground.engines.processes import child_process
+from playground.errors import CatalogError, PlacementError, UnknownModelError
+from playground.placement import quantising
+from playground.placement.advice import card
 
 
 def test_an_unknown_model_names_near_misses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +31,14 @@ def test_a_wrong_catalog_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     catalog.write_text('id = "mine"\nnam = "Mine"\n')
     monkeypatch.setattr(sys, "argv", ["app.py", "--catalog", str(catalog)])
     with pytest.raises(CatalogError, match=r"mine\.toml"):
+        app.main()
+
+
+def test_bits_that_cannot_be_loaded_are_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["app.py", "--quantise", "8-bit"])
+    monkeypatch.setattr(child_process, "in_child", lambda find: (card("cuda:0", 24),))
+    monkeypatch.setattr(quantising, "quantisation_available", lambda: False)
+    with pytest.raises(PlacementError, match="--quantise 8-bit needs bitsandbytes, which is not installed"):
         app.main()
 
 
