@@ -5,6 +5,7 @@ Knows no engine and reads no environment. Called by app.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,13 +98,13 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
 def stand_in_banner(registry: Registry, specs: Sequence[ModelSpec]) -> str:
     """That these are stand-ins, and the command that runs the models themselves."""
     real = [registry.get(spec.stand_in_for) for spec in specs if spec.stand_in_for]
-    needed = sum(needed_bytes(spec) for spec in real)
+    needed = math.ceil(sum(needed_bytes(spec) for spec in real) / 1e9)
     names = " and ".join(spec.name for spec in real)
     command = f"python app.py --models {','.join(spec.id for spec in real)}"
     return (
         f"<p><strong>These are tiny stand-ins</strong>, a few million parameters each, with the architectures and chat "
         f"templates of {view.verbatim(names)}: they show how the playground works, not what the models know. "
-        f"For the models themselves, on a machine with {needed / 1e9:.0f} GB of GPU memory, or less with weights in 8 "
+        f"For the models themselves, on a machine with {needed} GB of GPU memory, or less with weights in 8 "
         f"or 4 bits: <code>{view.verbatim(command)}</code></p>"
     )
 

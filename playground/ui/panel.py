@@ -159,7 +159,7 @@ def what_comes(status: ModelStatus) -> str:
         case "download":
             return f"{_capital(status.detail)} on the next prompt"
         case "too_large":
-            return f"{_capital(status.detail)}, more than this machine has free"
+            return f"{_capital(status.detail)}; this machine has too little free"
         case "failed":
             return "Failed to load; the next prompt tries again"
 
