@@ -11,8 +11,7 @@ from typing import Literal
 
 from model_registry.spec import ModelSpec
 from playground.engines.pooling.residency import Resident
-from playground.placement.planner import needed_bytes
-from playground.placement.site import Site
+from playground.placement.site import Site, needs
 from playground.types import LoadProgress
 
 ModelState = Literal["ready", "loading", "local", "download", "too_large", "failed"]
@@ -45,20 +44,21 @@ class Prospects:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._fits: dict[str, bool] = {}
+        self._lacks: dict[str, str] = {}
+        """What each model that was asked for lacks here, "" where the empty machine has room for it."""
 
     def status(self, spec: ModelSpec, failure: str) -> ModelStatus:
         from playground.engines.checkpoints.checkpoint import is_local  # huggingface_hub: not before the page needs it
 
-        if not self._could_fit(spec):
-            return ModelStatus(spec.id, "too_large", f"needs {needed_bytes(spec) / 1e9:.1f} GB")
+        if lack := self._lack(spec):
+            return ModelStatus(spec.id, "too_large", lack)
         if failure:
             return ModelStatus(spec.id, "failed", failure)
         if is_local(spec):
             return ModelStatus(spec.id, "local", "on this machine")
         return ModelStatus(spec.id, "download", f"downloads {spec.weights.bytes / 1e9:.1f} GB")
 
-    def _could_fit(self, spec: ModelSpec) -> bool:
-        if spec.id not in self._fits:
-            self._fits[spec.id] = self._site.find([spec]) is not None
-        return self._fits[spec.id]
+    def _lack(self, spec: ModelSpec) -> str:
+        if spec.id not in self._lacks:
+            self._lacks[spec.id] = "" if self._site.find([spec]) else needs(spec, self._site)
+        return self._lacks[spec.id]
