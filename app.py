@@ -5,6 +5,7 @@ Everything is imported inside `main`: the process of each engine reads this file
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from playground.errors import PlaygroundError
@@ -38,9 +39,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # Until there is a page, whose server ends everything in order, Ctrl+C ends the process on the spot.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         main()
     except PlaygroundError as error:
         sys.exit(f"app.py: {error}")
-    except KeyboardInterrupt:  # before there is a page; then `serve` ends it
-        sys.exit(130)

@@ -27,6 +27,9 @@ CLOSE_S = 5.0
 END_S = 9.0
 """Seconds until the process ends in any case, whatever a thread is doing; the processes of the engines end with it."""
 
+WAKE_S = 0.5
+"""Python runs signal handlers in this thread alone, and the system may give a signal to another, which wakes nobody."""
+
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +52,8 @@ def serve(page: gr.Blocks, pool: EnginePool, models: Sequence[str], launch: dict
     print(f"The playground is at {page.local_url} (Ctrl+C ends it).", flush=True)
     try:
         pool.preload(models)
-        ended.wait()
+        while not ended.wait(WAKE_S):
+            pass
     finally:
         _end_for_certain()
         _close(pool, loops[0])
