@@ -95,7 +95,8 @@ def test_torch_stays_out_of_ui_types_registry_and_planner() -> None:
     users = users_of("torch") | users_of("transformers")
     assert "playground.engines.checkpoints.loader" in users
     allowed = ("playground.engines", "playground.prompting", "model_registry.architectures", "model_registry.demo")
-    alone = ("playground.placement.devices", "playground.adapters.base_layers")
+    adapters = tuple(f"playground.adapters.{name}" for name in ("base_layers", "sharing", "views"))
+    alone = ("playground.placement.devices", *adapters)
     assert all(name.startswith(allowed) or name in alone for name in users)
 
 
