@@ -56,7 +56,8 @@ def hooks_of(module: nn.Module) -> Iterator[Any]:
 def _pack(model: nn.Module) -> None:
     """What a CPU with AVX-512 BF16 does to a 4-bit layer when it first runs: its weight is laid out anew.
 
-    Done before the weight is shared, for two trees would each do it, and keep what they made.
+    Done before the weight is shared: of two trees that each did it, the second would answer nonsense. `state_dict()`
+    undoes it, so it is not for trees that share.
     """
     layer: Any
     for layer in model.modules():
