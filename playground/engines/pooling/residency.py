@@ -94,7 +94,8 @@ def make_room(
         return found is not None and loss(found.placements) <= loss(best.placements)
 
     leaving = _fewest(idle, is_enough)
-    plan = site.find(newcomers, _placements(residents, leaving)) or best
+    plan = best if len(leaving) == len(idle) else site.find(newcomers, _placements(residents, leaving))
+    assert plan is not None, "it was enough"
     return Room(newcomers, [plan.of(spec.id) for spec in newcomers], leaving)
 
 
