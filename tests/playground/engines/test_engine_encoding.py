@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from engine_room import (
     GREEDY,
-    KINDS,
     Kind,
     answer,
     ask,
@@ -27,11 +26,6 @@ from playground.errors import EngineBusyError, EngineClosedError, EngineError
 from playground.types import EncodedPrompt, Message
 
 LONG = {"max_new_tokens": 80, **GREEDY}
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    return request.param
 
 
 @pytest.fixture

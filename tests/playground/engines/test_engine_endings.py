@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 from engine_room import (
     GREEDY,
-    KINDS,
     QUESTIONS,
     Kind,
     Room,
@@ -31,19 +30,6 @@ from playground.errors import EngineError
 from playground.types import GenerationChunk, GenerationRequest
 
 LONG = {"max_new_tokens": 80, **GREEDY}
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    return request.param
-
-
-@pytest.fixture
-async def room(kind: Kind) -> AsyncIterator[Room]:
-    room = Room(kind, max_batch_tokens=32, max_concurrent=2, max_waiting=62)
-    yield room
-    room.gate.open()
-    await room.engine.close()
 
 
 Answering = asyncio.Task[list[GenerationChunk]]

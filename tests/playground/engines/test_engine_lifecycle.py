@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
 import torch
 from engine_room import (
     GREEDY,
-    KINDS,
     QUESTIONS,
     Kind,
     Room,
@@ -30,19 +28,6 @@ from engine_room import (
 from playground.errors import EngineClosedError
 
 LONG = {"max_new_tokens": 80, **GREEDY}
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    return request.param
-
-
-@pytest.fixture
-async def room(kind: Kind) -> AsyncIterator[Room]:
-    room = Room(kind, max_batch_tokens=32, max_concurrent=2, max_waiting=62)
-    yield room
-    room.gate.open()
-    await room.engine.close()
 
 
 async def test_a_waiting_stream_leaves_the_loop_free(room: Room) -> None:
