@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import nn
+from torch._subclasses.fake_tensor import is_fake
 from transformers import PreTrainedModel
 
 IDS = torch.arange(1, 13)[None]
@@ -25,8 +26,8 @@ def logits(model: nn.Module) -> torch.Tensor:
 def tensor_bytes() -> int:
     """Of all tensors that Python knows, wherever they are kept; memory that several share is counted once."""
     gc.collect()
-    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor) and not thing.is_meta]
-    storages = [tensor.untyped_storage() for tensor in tensors]
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    storages = [tensor.untyped_storage() for tensor in tensors if not (tensor.is_meta or is_fake(tensor))]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
