@@ -18,9 +18,10 @@ from pydantic_core import PydanticCustomError
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "abort", "error"]
 TemplateSource = Literal["tokenizer", "card", "user", "none"]
-LoadStage = Literal["waiting", "download", "weights", "start"]
+LoadStage = Literal["waiting", "download", "weights", "start", "adapter"]
 
 MAX_SEED = 2**32 - 1
+MAX_ADAPTER_SCALE = 2.0
 
 
 def new_seed() -> int:
@@ -79,12 +80,25 @@ class SamplingParams(_Value):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = Field(default_factory=new_seed)
 
 
+class AdapterUse(_Value):
+    """The adapter that a request asks for, named so that the same one can be had again.
+
+    id: of the catalog, owner/name on the Hub, or a folder's path.
+    revision: the commit of its repository, or "sha256:" and the digest of its weights' file.
+    scale: its effect is multiplied by it; 0 is the plain model.
+    """
+
+    id: Text
+    revision: Text
+    scale: Annotated[float, Field(ge=0, le=MAX_ADAPTER_SCALE, allow_inf_nan=False)] = 1.0
+
+
 class GenerationRequest(_Value):
     """One panel's question to one engine."""
 
     request_id: str = Field(default_factory=new_request_id)
     model_id: Text
-    adapter: Text | None = None
+    adapter: AdapterUse | None = None
     messages: tuple[Message, ...]
     sampling: SamplingParams = Field(default_factory=SamplingParams)
 
@@ -171,13 +185,21 @@ class DeviceUse:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineLabel:
+    """Which engine it is: a model's own, or the one for the model with an adapter."""
+
+    model_id: str
+    adapter: AdapterUse | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceReport:
-    """One device with all engines on it, by model id; `free_bytes` as of now where an engine can tell."""
+    """One device with all engines on it; `free_bytes` as of now where an engine can tell."""
 
     device: str
     total_bytes: int
     free_bytes: int
-    engines: tuple[tuple[str, DeviceUse], ...] = ()
+    engines: tuple[tuple[EngineLabel, DeviceUse], ...] = ()
 
 
 StreamEvent = LoadProgress | GenerationChunk

@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from playground.types import AdapterUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +86,34 @@ class AdapterFacts:
             "rank_pattern": {f"^{re.escape(name)}": rank for name, rank in self.rank_pattern.items()},
             "alpha_pattern": {f"^{re.escape(name)}": alpha for name, alpha in self.alpha_pattern.items()},
         }
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedAdapter:
+    """An adapter that was inspected for one model, and where it lies.
+
+    id: as its user names it: of the catalog, owner/name on the Hub, or the folder's path.
+    name: for people.
+    revision: the commit of its repository, or "sha256:" and the digest of its weights' file.
+    model_id: the model that it was inspected for.
+    """
+
+    id: str
+    name: str
+    revision: str
+    model_id: str
+    folder: Path
+    facts: AdapterFacts
+
+    def use(self, scale: float = 1.0) -> AdapterUse:
+        """What a request says to have it."""
+        return AdapterUse(id=self.id, revision=self.revision, scale=scale)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterChoice:
+    """What a menu offers: `about` is a line on what the adapter does and where it comes from, "" if nobody says."""
+
+    id: str
+    name: str
+    about: str = ""

@@ -28,10 +28,10 @@ from playground.adapters.header import WEIGHTS
 from playground.adapters.sharing import hooks_of, shared_copy
 from playground.adapters.tensors import PREFIX
 from playground.errors import AdapterError, OutOfMemoryError
+from playground.types import MAX_ADAPTER_SCALE
 
 NAME = "default"
 HALVES = ("lora_A", "lora_B")
-MAX_SCALE = 2.0
 MISFIT = "The adapter was inspected for another model: choose it again for this one."
 
 
@@ -87,8 +87,8 @@ def own_bytes(view: PreTrainedModel) -> Counter[str]:
 
 
 def _require_scale(scale: float) -> None:
-    if not 0 <= scale <= MAX_SCALE:
-        raise AdapterError(f"An adapter's scale goes from 0 to {MAX_SCALE:g}, but {scale:g} was asked for.")
+    if not 0 <= scale <= MAX_ADAPTER_SCALE:
+        raise AdapterError(f"An adapter's scale goes from 0 to {MAX_ADAPTER_SCALE:g}, but {scale:g} was asked for.")
 
 
 def _read(folder: Path, facts: AdapterFacts) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+from playground.adapters.facts import CheckedAdapter
 from playground.types import DeviceUse, GenerationChunk, GenerationRequest
 
 
@@ -40,6 +41,23 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stop for good; running streams raise EngineClosedError. May be repeated."""
+        ...
+
+    def attach(self, adapter: CheckedAdapter, scale: float, kv_tokens: int) -> Engine:
+        """An engine that answers as this model with an adapter, from the same weights; blocks until it serves.
+
+        May be called from any thread, while this engine answers. It ends with its own `close`, or with this one's.
+
+        Args:
+            adapter: inspected for this model.
+            scale: multiplies its effect, 0 to 2.
+            kv_tokens: tokens of context that its KV cache holds over all its requests.
+
+        Raises:
+            AdapterError: it is no longer what was inspected, or this engine takes none.
+            OutOfMemoryError: a device has no room for it.
+            EngineClosedError: this engine was closed.
+        """
         ...
 
     def memory(self) -> tuple[DeviceUse, ...]:
