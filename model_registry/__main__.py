@@ -1,4 +1,4 @@
-"""`python -m model_registry` lists the models as a table; `show ID` prints one with the source of every fact."""
+"""`python -m model_registry` lists models and adapters as tables; `show ID` prints one, every fact with its source."""
 
 from __future__ import annotations
 
@@ -8,40 +8,67 @@ import textwrap
 from pathlib import Path
 
 from model_registry.registry import Registry
-from model_registry.spec import FACTS, ModelSpec
+from model_registry.spec import AdapterSpec, ModelSpec
 from playground.errors import PlaygroundError
 
 COLUMNS = ("id", "name", "kind", "parameters", "weights", "context", "languages", "licence")
+ADAPTER_COLUMNS = ("adapter", "name", "for", "languages", "licence")
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         registry = Registry.load(*options.catalog)
-        print(describe(registry.get(options.id)) if options.command == "show" else table(registry))
+        print(_shown(registry, options.id) if options.command == "show" else tables(registry))
     except PlaygroundError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def table(registry: Registry) -> str:
-    rows = [COLUMNS, *(_row(spec) for spec in registry)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+def tables(registry: Registry) -> str:
+    """All models, then all adapters."""
+    models = _table(COLUMNS, [_row(spec) for spec in registry])
+    adapters = [_adapter_row(adapter) for adapter in registry.adapters()]
+    return "\n\n".join([models, *([_table(ADAPTER_COLUMNS, adapters)] if adapters else [])])
+
+
+def describe(spec: ModelSpec) -> str:
+    """The whole entry of a model, a fact a line, each with its source in brackets."""
+    head = [f"{spec.id}: {spec.name} ({spec.family}, {spec.kind})"]
+    head += [f"  aliases: {', '.join(spec.aliases)}"] if spec.aliases else []
+    head += [f"  a tiny stand-in for {spec.stand_in_for}"] if spec.is_stand_in else []
+    template = spec.prompt.template or "(the one in the tokenizer's files)"
+    return "\n".join([*head, *_facts(spec), "  chat template:", textwrap.indent(template.rstrip(), "    ")])
+
+
+def describe_adapter(adapter: AdapterSpec) -> str:
+    """The same of an adapter."""
+    return "\n".join([f"{adapter.id}: {adapter.name} (adapter)", *_facts(adapter)])
+
+
+def _shown(registry: Registry, name: str) -> str:
+    adapter = next((adapter for adapter in registry.adapters() if adapter.id == name.strip().lower()), None)
+    return describe(registry.get(name)) if adapter is None else describe_adapter(adapter)
+
+
+def _facts(entry: ModelSpec | AdapterSpec) -> list[str]:
+    facts = [
+        f"  {fact}: {_value(entry, fact)}  [{entry.sources[fact]}]" for fact in entry.facts if fact in entry.sources
+    ]
+    stated = [f"  licence: {item.text}  [{item.source}]" for item in entry.licences]
+    return [*facts, *stated, *(f"  limit: {item.text}  [{item.source}]" for item in entry.limits)]
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    rows = [columns, *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def describe(spec: ModelSpec) -> str:
-    """The whole entry, a fact a line, each with its source in brackets."""
-    head = [f"{spec.id}: {spec.name} ({spec.family}, {spec.kind})"]
-    head += [f"  aliases: {', '.join(spec.aliases)}"] if spec.aliases else []
-    head += [f"  a tiny stand-in for {spec.stand_in_for}"] if spec.is_stand_in else []
-    facts = [f"  {fact}: {_value(spec, fact)}  [{spec.sources[fact]}]" for fact in FACTS if fact in spec.sources]
-    stated = [f"  licence: {item.text}  [{item.source}]" for item in spec.licences]
-    stated += [f"  limit: {item.text}  [{item.source}]" for item in spec.limits]
-    template = spec.prompt.template or "(the one in the tokenizer's files)"
-    return "\n".join([*head, *facts, *stated, "  chat template:", textwrap.indent(template.rstrip(), "    ")])
+def _adapter_row(adapter: AdapterSpec) -> tuple[str, ...]:
+    return (adapter.id, adapter.name, " ".join(adapter.base_models), " ".join(adapter.languages), adapter.licence)
 
 
 def _row(spec: ModelSpec) -> tuple[str, ...]:
@@ -51,8 +78,8 @@ def _row(spec: ModelSpec) -> tuple[str, ...]:
     return (spec.id, spec.name, spec.kind, parameters, size, str(spec.context_length), languages, spec.licence)
 
 
-def _value(spec: ModelSpec, fact: str) -> str:
-    value = getattr(spec, fact)
+def _value(entry: ModelSpec | AdapterSpec, fact: str) -> str:
+    value = getattr(entry, fact)
     if hasattr(value, "model_dump"):
         parts = value.model_dump(exclude_none=True, exclude={"template"})
         return ", ".join(f"{key}={part!r}" if isinstance(part, str) else f"{key}={part}" for key, part in parts.items())
@@ -63,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m model_registry", description=__doc__)
     parser.add_argument("--catalog", type=Path, action="append", default=[], metavar="FILE", help="add this TOML file")
     commands = parser.add_subparsers(dest="command")
-    commands.add_parser("show", help="print one model").add_argument("id", help="id or alias")
+    commands.add_parser("show", help="print one model or adapter").add_argument("id", help="id or alias")
     return parser
 
 

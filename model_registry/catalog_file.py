@@ -1,4 +1,4 @@
-"""One TOML file to one ModelSpec; what is wrong with it becomes a sentence with file, key and line.
+"""One TOML file to one ModelSpec or AdapterSpec; what is wrong with it becomes a sentence with file, key and line.
 
 Called by `model_registry.registry`. Paths in a file are relative to it; so is `template_file`, and ours stand in
 `chat_templates/`.
@@ -14,14 +14,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from model_registry.spec import FACTS, ModelSpec
+from model_registry.spec import AdapterSpec, ModelSpec
 from playground.errors import CatalogError
 
 USER_SOURCE = "user's catalog"
+ADAPTERS_KEY = "base_models"
+"""What only an adapter has."""
 
 
-def read_catalog_file(path: Path, *, ours: bool = False) -> ModelSpec:
-    """Read and validate one file.
+def read_catalog_file(path: Path, *, ours: bool = False) -> ModelSpec | AdapterSpec:
+    """Read and validate one file. It describes an adapter if it has the key `base_models`, otherwise a model.
 
     Args:
         path: the TOML file.
@@ -33,11 +35,12 @@ def read_catalog_file(path: Path, *, ours: bool = False) -> ModelSpec:
     text = _read(path, "catalog file")
     raw = _parse(text, path)
     _resolve_files(raw, path)
+    kind: type[ModelSpec | AdapterSpec] = AdapterSpec if ADAPTERS_KEY in raw else ModelSpec
     if not ours and isinstance(sources := raw.setdefault("sources", {}), dict):
-        for fact in set(FACTS) & set(raw):
+        for fact in set(kind.facts) & set(raw):
             sources.setdefault(fact, USER_SOURCE)
     try:
-        return ModelSpec.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
         raise CatalogError(_sentence(path, text, error)) from error
 

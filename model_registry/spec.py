@@ -1,4 +1,4 @@
-"""What a catalog file may say about a model: frozen values, unknown keys refused, every fact with its source.
+"""What a catalog file may say of a model or adapter: frozen values, unknown keys refused, every fact with its source.
 
 Built by `model_registry.catalog_file` from TOML. Knows no tokenizer, no engine and no UI.
 """
@@ -7,37 +7,50 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Architecture = Literal["krutrim", "auto"]
 Kind = Literal["chat", "instruction", "base"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 WeightBits = Literal["8-bit", "4-bit"]
 Count = Annotated[int, Field(gt=0, strict=True)]
+Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Languages = Annotated[tuple[str, ...], Field(min_length=1)]
 
 FACTS = ("parameters", "dtype", "context_length", "languages", "released", "weights", "dimensions", "prompt")
 """The fields that state something about the world; `ModelSpec.sources` says for each of them who states it."""
+
+ADAPTER_FACTS = ("base_models", "languages", "about", "weights")
+"""The same for `AdapterSpec.sources`."""
+
+NO_ADAPTER = "none"
+"""What people choose to have the plain model; no adapter may be called so."""
 
 
 class _Stated(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Weights(_Stated):
-    """Where the files are: a Hub repository at a revision, or a folder. `bytes` is what they take on disk."""
+class Place(_Stated):
+    """Where the files are: a Hub repository at a revision, or a folder."""
 
     hub: str | None = None
     revision: str = "main"
     path: Path | None = None
-    bytes: Count
 
     @model_validator(mode="after")
-    def _one_place(self) -> Weights:
+    def _one_place(self) -> Place:
         if (self.hub is None) == (self.path is None):
             raise ValueError("give either `hub` or `path`")
         return self
+
+
+class Weights(Place):
+    """`bytes` is what the files take on disk."""
+
+    bytes: Count
 
 
 class Dimensions(_Stated):
@@ -94,35 +107,17 @@ class Statement(_Stated):
     source: str
 
 
-class ModelSpec(_Stated):
-    """One model of the catalog.
+class _Sourced(_Stated):
+    """What says of each of its facts who states it, and of its licence, which sources may see differently."""
 
-    quantisations: how its weights may be shrunk where 16 bits do not fit; empty where its answers would suffer.
-    """
+    facts: ClassVar[tuple[str, ...]]
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-    name: str
-    aliases: tuple[str, ...] = ()
-    family: str
-    kind: Kind
-    architecture: Architecture = "auto"
-    stand_in_for: str | None = None
-    parameters: Count
-    dtype: Dtype
-    quantisations: tuple[WeightBits, ...] = ("8-bit", "4-bit")
-    context_length: Count
-    languages: Annotated[tuple[str, ...], Field(min_length=1)]
-    released: datetime.date | None = None
-    weights: Weights
-    dimensions: Dimensions
-    prompt: PromptFormat
     licences: Annotated[tuple[Statement, ...], Field(min_length=1)]
-    limits: tuple[Statement, ...] = ()
     sources: dict[str, str]
 
     @model_validator(mode="after")
-    def _every_fact_has_a_source(self) -> ModelSpec:
-        stated = {fact for fact in FACTS if getattr(self, fact) is not None}
+    def _every_fact_has_a_source(self) -> _Sourced:
+        stated = {fact for fact in self.facts if getattr(self, fact) is not None}
         if missing := sorted(stated - set(self.sources)):
             raise ValueError(f"`sources` does not say where these come from: {', '.join(missing)}")
         if unknown := sorted(set(self.sources) - stated):
@@ -134,6 +129,66 @@ class ModelSpec(_Stated):
         """What the sources say of the licence, in one line: more than one where they disagree."""
         return " / ".join(dict.fromkeys(item.text for item in self.licences))
 
+
+class ModelSpec(_Sourced):
+    """One model of the catalog.
+
+    quantisations: how its weights may be shrunk where 16 bits do not fit; empty where its answers would suffer.
+    """
+
+    facts = FACTS
+
+    id: Id
+    name: str
+    aliases: tuple[str, ...] = ()
+    family: str
+    kind: Kind
+    architecture: Architecture = "auto"
+    stand_in_for: str | None = None
+    parameters: Count
+    dtype: Dtype
+    quantisations: tuple[WeightBits, ...] = ("8-bit", "4-bit")
+    context_length: Count
+    languages: Languages
+    released: datetime.date | None = None
+    weights: Weights
+    dimensions: Dimensions
+    prompt: PromptFormat
+    limits: tuple[Statement, ...] = ()
+
     @property
     def is_stand_in(self) -> bool:
         return self.stand_in_for is not None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What others call it: its name, which is for people, its id, aliases, and its repository or folder."""
+        place = self.weights.path
+        where = (str(self.weights.hub),) if place is None else (str(place.resolve()), place.name)
+        return (self.name, self.id, *self.aliases, *where)
+
+
+class AdapterSpec(_Sourced):
+    """One LoRA adapter of the catalog.
+
+    base_models: ids of the models that it was trained for.
+    languages: those whose answers it changes.
+    about: one line for people on what it does.
+    """
+
+    facts = ADAPTER_FACTS
+
+    id: Id
+    name: str
+    base_models: Annotated[tuple[str, ...], Field(min_length=1)]
+    languages: Languages
+    about: str
+    weights: Place
+    limits: tuple[Statement, ...] = ()
+
+    @field_validator("id")
+    @classmethod
+    def _is_not_none(cls, value: str) -> str:
+        if value == NO_ADAPTER:
+            raise ValueError("no adapter can be called `none`, for that is the plain model")
+        return value
