@@ -98,7 +98,7 @@ class Registry:
                 self.get(base)
             except UnknownModelError as error:
                 raise CatalogError(
-                    f"The adapter {adapter.id!r} names a base model that is not there. {error}"
+                    f"The adapter {adapter.id!r} names an unknown base model. {error}"
                 ) from error
         self._adapters[adapter.id] = adapter
 
