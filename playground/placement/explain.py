@@ -35,7 +35,14 @@ def reason(
         where = _where(placement, {gpu.name for gpu in gpus}) + _bits(placement, options)
         because = [*_why_bits(placement, spec, gpus, options, alone), *_why_here(placement, spec, gpus)]
     because_of = f", because {listed(because)}" if because else ""
-    return f"{spec.name}: {where}{because_of}; {_contexts(placement, spec, options)}."
+    room = full_contexts(placement.kv_tokens // spec.context_length, options)
+    return f"{spec.name}: {where}{because_of}; {room}."
+
+
+def full_contexts(count: int, options: PlanOptions) -> str:
+    """ "room for 2 full contexts instead of 4"."""
+    wanted = f" instead of {options.contexts}" if count < options.contexts else ""
+    return f"room for {count} full context{'s' * (count > 1)}{wanted}"
 
 
 def _where(placement: Placement, gpus: set[str]) -> str:
@@ -95,13 +102,6 @@ def _why_here(placement: Placement, spec: ModelSpec, gpus: Sequence[Device]) -> 
 def _why_cpu(gpus: Sequence[Device], options: PlanOptions) -> list[str]:
     unquantised = ["quantised weights need a GPU"] if options.quantisation in ("8-bit", "4-bit") else []
     return ["no GPU has room and it is small enough for the CPU" if gpus else "there is no GPU", *unquantised]
-
-
-def _contexts(placement: Placement, spec: ModelSpec, options: PlanOptions) -> str:
-    count = placement.kv_tokens // spec.context_length
-    if count < options.contexts:
-        return f"room for {count} full context{'s' * (count > 1)} instead of {options.contexts}"
-    return f"room for {count} full context{'s' * (count > 1)}"
 
 
 def _weights(spec: ModelSpec) -> int:

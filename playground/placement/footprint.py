@@ -39,8 +39,8 @@ class Footprint:
     first_bytes: what stands with the first block: the embeddings, which are the head as well where they are tied.
     last_bytes: what stands with the last block: the head, where it has weights of its own.
     kv_bytes: KV cache of one full context in one block.
-    process_bytes, step_bytes: working memory of every device with a part of the model: the process itself with the
-        activations of a batch, and what attention needs beside them for each full context.
+    process_bytes, batch_bytes, step_bytes: working memory of every device with a part of the model: the process itself,
+        the activations of a batch, and what attention needs beside them for each full context.
     """
 
     dtype: Dtype
@@ -50,10 +50,20 @@ class Footprint:
     last_bytes: int
     kv_bytes: int
     process_bytes: int
+    batch_bytes: int
     step_bytes: int
 
+    @property
+    def visit_bytes(self) -> int:
+        """Of weights that lie in the CPU's memory, the largest that is on the GPU at a time."""
+        return max(self.block_bytes, self.last_bytes)
+
     def working_bytes(self, contexts: int) -> int:
-        return self.process_bytes + contexts * self.step_bytes
+        return self.process_bytes + self.steps_bytes(contexts)
+
+    def steps_bytes(self, contexts: int) -> int:
+        """Without the process: what the steps of each engine take in it."""
+        return self.batch_bytes + contexts * self.step_bytes
 
     def layer_bytes(self, contexts: int) -> int:
         """One block with its KV cache."""
@@ -77,10 +87,9 @@ class Footprint:
 
         The GPU computes all of them, so it holds the whole KV cache, and room for one block, or the head, on a visit.
         """
-        visit = max(self.block_bytes, self.last_bytes)
         kv = self.layers * contexts * self.kv_bytes
         weights = self.first_bytes + layers_on_gpu * self.block_bytes
-        working = self.working_bytes(contexts) + visit
+        working = self.working_bytes(contexts) + self.visit_bytes
         away = (self.layers - layers_on_gpu) * self.block_bytes + self.last_bytes
         here = Share(gpu, 0, layers_on_gpu - 1, weights, kv, working)
         return here, Share(cpu, layers_on_gpu, self.layers - 1, away, 0, CPU_PROCESS_BYTES)
@@ -107,7 +116,8 @@ def footprint(spec: ModelSpec, quantisation: Quantisation = "none", kind: Litera
         first_bytes=table * size,
         last_bytes=head * size,
         kv_bytes=spec.context_length * sizes.kv_bytes_per_token(size) // sizes.layers,
-        process_bytes=process + visit + _activation_bytes(spec, block, size),
+        process_bytes=process,
+        batch_bytes=visit + _activation_bytes(spec, block, size),
         step_bytes=_attention_bytes(spec, size),
     )
 

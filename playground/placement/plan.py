@@ -37,12 +37,14 @@ class PlanOptions:
     offload: whether weights may lie in the CPU's memory and travel to the GPU for every token.
     can_quantise: whether quantised weights can be loaded here. Where they cannot, "auto" quantises nothing, and "8-bit"
         and "4-bit" have no place on a GPU.
+    views: engines that one model with adapters may have at a time, at least one.
     """
 
     contexts: int = 4
     quantisation: QuantisationChoice = "auto"
     offload: bool = False
     can_quantise: bool = True
+    views: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One model's place.
+    """One model's place, or that of the model with an adapter: beside its base, with what it takes beyond it.
 
     dtype: of the arithmetic, and of the weights where `quantisation` is "none".
     kv_tokens: tokens of context that its KV cache holds over all requests.

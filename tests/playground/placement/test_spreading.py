@@ -12,7 +12,7 @@ from playground.placement.spreading import Part, Run, cut_evenly, devices_needed
 
 
 def model(layers: int = 4, block: int = 10, first: int = 0, last: int = 0, kv: int = 0, process: int = 0) -> Part:
-    return Part(Footprint("float16", layers, block, first, last, kv, process, 0), contexts=1)
+    return Part(Footprint("float16", layers, block, first, last, kv, process, 0, 0), contexts=1)
 
 
 parts = st.lists(
