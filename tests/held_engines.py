@@ -1,6 +1,7 @@
 """A `start` for the pool whose loads, answers and ends happen when the test says so, and a diary of what happened.
 
-For what real engines cannot be made to do on demand: arrive, fail, die or hang at a chosen moment.
+For what real engines cannot be made to do on demand: arrive, fail, die or hang at a chosen moment. Adapters come from a
+`Shelf`, where every name is an adapter.
 """
 
 from __future__ import annotations
@@ -9,18 +10,31 @@ import asyncio
 import threading
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from queue import Queue
 
 from fakes import spec
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
+from playground.adapters.facts import AdapterChoice, AdapterFacts, CheckedAdapter
 from playground.engines.pool import EnginePool
-from playground.errors import EngineClosedError, LoadCancelledError
+from playground.errors import AdapterError, EngineClosedError, LoadCancelledError
 from playground.placement.plan import Device, Placement, PlanOptions
 from playground.placement.planner import plan
-from playground.types import DeviceUse, GenerationChunk, GenerationRequest, LoadProgress, Message, StreamEvent
+from playground.types import (
+    AdapterUse,
+    DeviceUse,
+    GenerationChunk,
+    GenerationRequest,
+    LoadProgress,
+    LoadStage,
+    Message,
+    StreamEvent,
+)
 
 PATIENCE_S = 20
 """After which a test fails that would hang."""
@@ -29,14 +43,22 @@ WHOLE = PlanOptions(quantisation="none")
 
 
 class HeldEngine:
-    """Says "one " and then nothing until `finish`, `die` or `close`. With `hold_close`, `close` waits for `let_go`."""
+    """Says "one " and then nothing until `finish`, `die` or `close`. With `hold_close`, `close` waits for `let_go`.
 
-    def __init__(self, model_id: str, diary: list[str], uses: tuple[DeviceUse, ...] = ()) -> None:
+    `tag` is what the diary calls it: the model, or "a+formal" for one that was attached. Attaching waits for the test.
+    """
+
+    def __init__(self, model_id: str, diary: list[str], uses: tuple[DeviceUse, ...] = (), tag: str = "") -> None:
         self.model_id = model_id
         self.alive = True
         self.closing = threading.Event()
+        self.aborted: list[str] = []
+        self._tag = tag or model_id
+        self._gone = False
         self._diary = diary
         self._uses = uses
+        self._attaching: Queue[HeldAttach] = Queue()
+        self._attached: list[HeldAttach] = []
         self._let_go = threading.Event()
         self._let_go.set()
         self._end: Future[None] = Future()
@@ -47,8 +69,11 @@ class HeldEngine:
         self._end.set_result(None)
 
     def die(self, error: Exception) -> None:
+        """With its views, and whoever attaches one."""
         self.alive = False
         self._end.set_exception(error)
+        for attach in self._attached:
+            attach.die(error)
 
     def hold_close(self) -> None:
         self._let_go.clear()
@@ -62,17 +87,63 @@ class HeldEngine:
         yield GenerationChunk("end", "stop")
 
     async def abort(self, request_id: str) -> None:
-        raise AssertionError("tests close streams instead")
+        self.aborted.append(request_id)
 
     async def close(self) -> None:
         self.closing.set()
         assert await asyncio.to_thread(self._let_go.wait, PATIENCE_S)
+        for attach in self._attached:
+            await attach.close()
         if not self._end.done():
             self._end.set_exception(EngineClosedError("stopped"))
-        self._diary.append(f"gone {self.model_id}")
+        if not self._gone:
+            self._gone = True
+            self._diary.append(f"gone {self._tag}")
+
+    def attach(self, adapter: CheckedAdapter, scale: float, kv_tokens: int) -> HeldEngine:
+        attach = HeldAttach(self.model_id, f"{self._tag}+{adapter.id}", scale, kv_tokens, self._diary)
+        self._diary.append(f"attach {attach.tag}")
+        self._attached.append(attach)
+        self._attaching.put(attach)
+        return attach.outcome.result(PATIENCE_S)
+
+    async def next_view(self) -> HeldAttach:
+        """The next view that is to be attached, once it is asked for."""
+        return await asyncio.to_thread(self._attaching.get, timeout=PATIENCE_S)
 
     def memory(self) -> tuple[DeviceUse, ...]:
         return self._uses
+
+
+class HeldAttach:
+    """A view that is to be attached; it ends by `arrive` or `fail`, or with its base."""
+
+    def __init__(self, model_id: str, tag: str, scale: float, kv_tokens: int, diary: list[str]) -> None:
+        self.tag, self.scale, self.kv_tokens = tag, scale, kv_tokens
+        self.outcome: Future[HeldEngine] = Future()
+        self._model_id = model_id
+        self._diary = diary
+
+    def arrive(self, *uses: DeviceUse) -> HeldEngine:
+        engine = HeldEngine(self._model_id, self._diary, uses, self.tag)
+        self.outcome.set_result(engine)
+        return engine
+
+    def fail(self, error: BaseException) -> None:
+        self.outcome.set_exception(error)
+
+    def die(self, error: Exception) -> None:
+        if not self.outcome.done():
+            self.fail(error)
+        elif self.outcome.exception() is None:
+            with suppress(InvalidStateError):  # its answers have come to their end
+                self.outcome.result().die(error)
+
+    async def close(self) -> None:
+        if not self.outcome.done():
+            self.fail(EngineClosedError("stopped"))
+        elif self.outcome.exception() is None:
+            await self.outcome.result().close()
 
 
 class HeldLoad:
@@ -132,11 +203,41 @@ class HeldLoads:
         return self.diary.count(f"load {model_id}")
 
 
-def machine(room_for: float, model_ids: tuple[str, ...] = ("a", "b", "c")) -> tuple[EnginePool, HeldLoads]:
-    """A pool over models of one size, on a CPU with room for so many of them."""
+class Shelf:
+    """Adapters for every model, by any name, but for those that are refused. `checks` are the questions."""
+
+    def __init__(self, parameters: int = 1000) -> None:
+        self.refused: dict[str, Exception] = {}
+        self.checks: list[tuple[str, str, str]] = []
+        self._parameters = parameters
+
+    def choices(self, spec: ModelSpec) -> tuple[AdapterChoice, ...]:
+        return (AdapterChoice("formal", "Formal", f"of {spec.id}"),)
+
+    def check(self, spec: ModelSpec, text: str, revision: str = "") -> CheckedAdapter:
+        self.checks.append((spec.id, text, revision))
+        if text in self.refused:
+            raise self.refused[text]
+        if revision not in ("", "r1"):
+            raise AdapterError(f"{text} is not there any more as it was.")
+        return checked(text, spec.id, self._parameters)
+
+
+def checked(
+    adapter_id: str, model_id: str = "a", parameters: int = 1000, targets: tuple[str, ...] = ("layers.0.q",)
+) -> CheckedAdapter:
+    facts = AdapterFacts(8, 8.0, False, targets, {}, {}, 4 * parameters, parameters, "", "", "0" * 64)
+    return CheckedAdapter(adapter_id, adapter_id, "r1", model_id, Path(), facts)
+
+
+def machine(
+    room_for: float, model_ids: tuple[str, ...] = ("a", "b", "c"), views: int = 8
+) -> tuple[EnginePool, HeldLoads]:
+    """A pool over models of one size, on a CPU with room for so many of them; a view takes half of a model."""
     specs = [spec(model_id) for model_id in model_ids]
     loads = HeldLoads()
-    return EnginePool(Registry(specs), [device(room_for)], WHOLE, loads), loads
+    options = replace(WHOLE, views=views)
+    return EnginePool(Registry(specs), [device(room_for)], options, loads, Shelf()), loads
 
 
 def device(room_for: float) -> Device:
@@ -145,17 +246,19 @@ def device(room_for: float) -> Device:
     return Device("cpu", "cpu", 10 * size, int(room_for * size))
 
 
-def ask(model_id: str) -> GenerationRequest:
-    return GenerationRequest(model_id=model_id, messages=(Message(role="user", content="hi"),))
+def ask(model_id: str, adapter: str = "", scale: float = 1.0) -> GenerationRequest:
+    use = AdapterUse(id=adapter, revision="r1", scale=scale) if adapter else None
+    return GenerationRequest(model_id=model_id, adapter=use, messages=(Message(role="user", content="hi"),))
 
 
 class Panel:
     """One user's question: the stream, its events so far, and its end."""
 
-    def __init__(self, pool: EnginePool, model_id: str) -> None:
+    def __init__(self, pool: EnginePool, model_id: str, adapter: str = "", scale: float = 1.0) -> None:
         self.events: list[StreamEvent] = []
+        self.request = ask(model_id, adapter, scale)
         self._came = asyncio.Event()
-        self._run = asyncio.create_task(self._follow(pool, ask(model_id)))
+        self._run = asyncio.create_task(self._follow(pool, self.request))
 
     async def _follow(self, pool: EnginePool, request: GenerationRequest) -> None:
         try:
@@ -172,6 +275,10 @@ class Panel:
     async def waits(self, steps: int = 1) -> None:
         """Returns when so many steps of progress have come."""
         await self._until(lambda: len(self.events) >= steps)
+
+    async def reaches(self, stage: LoadStage) -> None:
+        """Returns when the load has come so far."""
+        await self._until(lambda: any(isinstance(e, LoadProgress) and e.stage == stage for e in self.events))
 
     async def end(self) -> str:
         """The answer, or the stream's error."""
@@ -200,3 +307,18 @@ async def make_ready(pool: EnginePool, loads: HeldLoads, model_id: str) -> HeldE
     await panel.speaks()
     await panel.go_away()
     return engine
+
+
+async def make_view_ready(pool: EnginePool, base: HeldEngine, adapter: str, scale: float = 1.0) -> HeldEngine:
+    """The view is there and has answered once; its base is there already."""
+    panel = Panel(pool, base.model_id, adapter, scale)
+    engine = (await base.next_view()).arrive()
+    await panel.speaks()
+    await panel.go_away()
+    return engine
+
+
+def views(pool: EnginePool) -> list[str]:
+    """The adapters of the engines that are there; those have to use memory, so that they are reported."""
+    labels = [label for report in pool.memory() for label, _ in report.engines]
+    return sorted(label.adapter.id for label in labels if label.adapter is not None)

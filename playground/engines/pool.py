@@ -1,33 +1,55 @@
 """Finds or loads the engine for a request, and says how far it is.
 
-Called by the UI and closed by the composition root. One engine a model, loaded once however many panels ask; who comes
-and who leaves is the roster's business. Its verbs may be used from any thread and event loop. Knows no gradio.
+Called by the UI and closed by the composition root. One engine a model, and one for each adapter and scale that it is
+asked with, loaded once however many panels ask; who comes and who leaves is the roster's business. Its verbs may be
+used from any thread and event loop. Knows no gradio.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
+from playground.adapters.facts import AdapterChoice, CheckedAdapter
 from playground.engines.pooling.model_status import ModelStatus, Prospects, status_of_resident
+from playground.engines.pooling.resident import Resident
 from playground.engines.pooling.roster import SHUTTING_DOWN, Launch, Roster
 from playground.engines.process import start_engine
-from playground.errors import EngineClosedError
+from playground.errors import AdapterError, EngineClosedError
 from playground.placement.plan import Device, PlanOptions
 from playground.placement.site import Site
-from playground.types import DeviceReport, DeviceUse, GenerationRequest, StreamEvent
+from playground.types import AdapterUse, DeviceReport, DeviceUse, EngineLabel, GenerationRequest, StreamEvent
 
 if TYPE_CHECKING:
     from playground.prompting.encoder import PromptEncoder
 
 READERS = 8
-"""Tokenizers that may be read at once; most of that time is spent waiting for a network."""
+"""Tokenizers and adapters that may be read at once; most of that time is spent waiting for a network."""
+
+
+T = TypeVar("T")
+
+
+class Adapters(Protocol):
+    """Which adapters there are, and whether one may be used."""
+
+    def choices(self, spec: ModelSpec) -> tuple[AdapterChoice, ...]:
+        """What the model's menu offers; cheap, and asks no network."""
+        ...
+
+    def check(self, spec: ModelSpec, text: str, revision: str = "") -> CheckedAdapter:
+        """Inspect an adapter, named as its user does, at a revision or at the present one; blocks unless it is known.
+
+        Called from any thread. Raises PlaygroundError.
+        """
+        ...
 
 
 class EnginePool:
@@ -37,6 +59,7 @@ class EnginePool:
         devices: what the machine has, and had free before any model came.
         options: what the user asks of placements.
         start: how an engine is made.
+        adapters: which may be used; none where it is left out.
     """
 
     def __init__(
@@ -45,14 +68,16 @@ class EnginePool:
         devices: Sequence[Device],
         options: PlanOptions = PlanOptions(),  # noqa: B008 (frozen)
         start: Launch = start_engine,
+        adapters: Adapters | None = None,
     ) -> None:
         self.registry = registry
         self._devices = devices
+        self._adapters = adapters
         site = Site(devices, options)
         self._roster = Roster(site, start)
         self._prospects = Prospects(site)
         self._encoders: dict[str, Future[PromptEncoder]] = {}
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="load-tokenizer")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="pool-reader")
         self._reading = threading.Lock()
         """Held to look at `_encoders`, `_readers` and `_closed`."""
         self._closed = False
@@ -67,7 +92,7 @@ class EnginePool:
 
     def memory(self) -> tuple[DeviceReport, ...]:
         """Every device with what the engines that are there take of it."""
-        uses = [(engine.model_id, use) for engine in self._roster.engines() for use in engine.memory()]
+        uses = [(label, use) for label, engine in self._roster.engines() for use in engine.memory()]
         return tuple(_report(device, uses) for device in self._devices)
 
     def preload(self, model_ids: Sequence[str]) -> None:
@@ -94,16 +119,44 @@ class EnginePool:
         spec = self.registry.get(model_id)
         return await asyncio.shield(asyncio.wrap_future(self._encoder(spec)))
 
+    def adapters(self, model_id: str) -> tuple[AdapterChoice, ...]:
+        """What the model's adapter menu offers; asks no network. Raises UnknownModelError."""
+        spec = self.registry.get(model_id)
+        return self._adapters.choices(spec) if self._adapters is not None else ()
+
+    async def adapter(self, model_id: str, text: str, revision: str = "") -> CheckedAdapter:
+        """Inspect an adapter for a model; requests then ask for what its `use` says.
+
+        Args:
+            model_id: the model.
+            text: a catalog id, owner/name on the Hub, its address there, or a folder.
+            revision: the commit, or the digest, that it must be; the present one if left out.
+
+        Raises:
+            PlaygroundError: AdapterError where it is not safe or does not fit; says why.
+        """
+        spec, adapters = self.registry.get(model_id), self._adapters
+        if adapters is None:
+            raise AdapterError("The playground was started without adapters: choose none.")
+        with self._reading:
+            self._require_open()
+            check = self._readers.submit(self._read, partial(adapters.check, spec, text, revision))
+        return await asyncio.wrap_future(check)
+
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[StreamEvent, None]:
-        """Progress while the model is not there, then the chunks of its answer. Raises PlaygroundError.
+        """Progress while the model, and then its adapter, is not there, then the chunks of its answer.
 
         While it runs its model is not unloaded. Closing it ends the answer, and lets the load go on for others.
+
+        Raises:
+            PlaygroundError.
         """
-        resident = self._roster.enter(self.registry.get(request.model_id))
+        resident = await self._enter(self.registry.get(request.model_id), request.adapter)
         try:
-            async with aclosing(resident.loading.until_done()) as steps:
-                async for progress in steps:
-                    yield progress
+            for one in resident.in_use:
+                async with aclosing(one.loading.until_done()) as steps:
+                    async for progress in steps:
+                        yield progress
             async with aclosing(resident.loading.arrived.result().stream(request)) as chunks:
                 async for chunk in chunks:
                     yield chunk
@@ -112,37 +165,50 @@ class EnginePool:
 
     async def abort(self, request_id: str) -> None:
         """Stop the answer to a request, wherever it is; unknown ids are ignored."""
-        for engine in self._roster.engines():
+        for _, engine in self._roster.engines():
             await engine.abort(request_id)
 
     async def close(self) -> None:
         """Stop every engine and load, and give the memory back; whoever is being answered or waits is told."""
         with self._reading:
             self._closed = True
-            self._readers.shutdown(wait=False, cancel_futures=True)
+            self._readers.shutdown(wait=False)
         await _all(self._roster.close())
+
+    async def _enter(self, spec: ModelSpec, use: AdapterUse | None) -> Resident:
+        if use is None:
+            return self._roster.enter(spec)
+        return self._roster.enter(spec, await self.adapter(spec.id, use.id, use.revision), use.scale)
 
     def _encoder(self, spec: ModelSpec) -> Future[PromptEncoder]:
         with self._reading:
             future = self._encoders.get(spec.id)
-            if future is None or (future.done() and (future.cancelled() or future.exception() is not None)):
-                if self._closed:
-                    raise EngineClosedError(SHUTTING_DOWN)
-                future = self._encoders[spec.id] = self._readers.submit(self._read_encoder, spec)
+            if future is None or (future.done() and future.exception() is not None):
+                self._require_open()
+                future = self._encoders[spec.id] = self._readers.submit(self._read, partial(_read_encoder, spec))
             return future
 
-    def _read_encoder(self, spec: ModelSpec) -> PromptEncoder:
-        from playground.engines.checkpoints.tokenizers import load_encoder  # transformers: not before the page is there
+    def _read(self, read: Callable[[], T]) -> T:
+        self._require_open()  # for those that wait when the pool is closed
+        return read()
 
-        return load_encoder(spec)
+    def _require_open(self) -> None:
+        if self._closed:
+            raise EngineClosedError(SHUTTING_DOWN)
+
+
+def _read_encoder(spec: ModelSpec) -> PromptEncoder:
+    from playground.engines.checkpoints.tokenizers import load_encoder  # transformers: not before the page is there
+
+    return load_encoder(spec)
 
 
 async def _all(futures: Sequence[Future[None]]) -> None:
     await asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
 
 
-def _report(device: Device, uses: Sequence[tuple[str, DeviceUse]]) -> DeviceReport:
-    here = tuple((model_id, use) for model_id, use in uses if use.device == device.name)
+def _report(device: Device, uses: Sequence[tuple[EngineLabel, DeviceUse]]) -> DeviceReport:
+    here = tuple((label, use) for label, use in uses if use.device == device.name)
     if not here:
         return DeviceReport(device.name, device.total_bytes, device.free_bytes)
     # Every engine tells what is free twice a second; of reports that differ, the lower promises no room that is taken.

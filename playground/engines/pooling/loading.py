@@ -53,7 +53,7 @@ class Loading:
             self._logged_at = now
             log.info("%s: %s", self._name, _in_words(progress))
 
-    def give_up(self, error: Exception) -> None:
+    def give_up(self, error: BaseException) -> None:
         """Whoever waits is told `error`; the thread that loads sees `cancelled`."""
         self.cancelled.set()
         self.arrived.set_exception(error)

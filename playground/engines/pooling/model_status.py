@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model_registry.spec import ModelSpec
-from playground.engines.pooling.residency import Resident
+from playground.engines.pooling.resident import Resident
 from playground.placement.site import Site, needs
 from playground.types import LoadProgress
 

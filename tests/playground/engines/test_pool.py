@@ -18,7 +18,15 @@ from playground.engines.pool import EnginePool
 from playground.errors import CheckpointError, EngineClosedError, PlacementError, PromptError, UnknownModelError
 from playground.placement.plan import Device, Placement, PlanOptions
 from playground.placement.planner import plan
-from playground.types import GenerationChunk, GenerationRequest, LoadProgress, Message, SamplingParams, StreamEvent
+from playground.types import (
+    EngineLabel,
+    GenerationChunk,
+    GenerationRequest,
+    LoadProgress,
+    Message,
+    SamplingParams,
+    StreamEvent,
+)
 
 CPU = Device("cpu", "cpu", 16 * 10**9, 16 * 10**9)
 BUILDING = threading.Lock()
@@ -151,8 +159,8 @@ async def test_the_memory_of_an_engine_that_runs(pool: EnginePool) -> None:
     assert pool.memory()[0].engines == ()
     await collect(pool, ask("one"))
     (report,) = pool.memory()
-    ((model_id, use),) = report.engines
-    assert model_id == "one"
+    ((label, use),) = report.engines
+    assert label == EngineLabel("one")
     assert use.weight_bytes >= 4 * pool.registry.get("one").parameters
     assert use.kv_bytes > 0
     assert 0 < report.free_bytes < report.total_bytes

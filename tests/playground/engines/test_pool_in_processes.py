@@ -18,7 +18,15 @@ from playground.engines.process import start_engine
 from playground.errors import EngineBusyError, EngineError, LoadCancelledError
 from playground.placement.plan import Device, PlanOptions
 from playground.placement.planner import plan
-from playground.types import GenerationChunk, GenerationRequest, LoadProgress, Message, SamplingParams, StreamEvent
+from playground.types import (
+    EngineLabel,
+    GenerationChunk,
+    GenerationRequest,
+    LoadProgress,
+    Message,
+    SamplingParams,
+    StreamEvent,
+)
 
 PLENTY = Device("cpu", "cpu", 64 * 10**9, 64 * 10**9)
 WHOLE = PlanOptions(contexts=1, quantisation="none")
@@ -75,7 +83,7 @@ async def test_switching_to_another_model_frees_the_formers_memory(small_pool: E
     (latter,) = set(engine_processes()) - before
     assert memory_of(latter) < alone + weights / 2
     assert [small_pool.status(model_id).state for model_id in ("one", "two")] == ["local", "ready"]
-    assert [model_id for model_id, _ in small_pool.memory()[0].engines] == ["two"]
+    assert [label for label, _ in small_pool.memory()[0].engines] == [EngineLabel("two")]
     assert await answer(small_pool, "one") == first
     await small_pool.unload("one")
     assert set(engine_processes()) == before
@@ -115,7 +123,7 @@ async def test_preloaded_models_stand_in_two_processes_and_answer_at_once(regist
         assert one != two
         assert len(set(engine_processes()) - before) == 2
         (report,) = pool.memory()
-        assert sorted(model_id for model_id, _ in report.engines) == ["one", "two"]
+        assert sorted(label.model_id for label, _ in report.engines) == ["one", "two"]
     finally:
         await pool.close()
     assert set(engine_processes()) == before

@@ -13,7 +13,7 @@ from model_registry.registry import Registry
 from playground.engines.pool import EnginePool
 from playground.errors import PlacementError, UnknownModelError
 from playground.placement.plan import Device
-from playground.types import DeviceUse, LoadProgress
+from playground.types import DeviceUse, EngineLabel, LoadProgress
 
 
 async def test_preloaded_models_are_placed_together_and_load_at_the_same_time() -> None:
@@ -137,7 +137,7 @@ async def test_the_devices_tell_who_stands_on_them_and_what_is_free() -> None:
     for panel in panels:
         await panel.speaks()
     gpu, cpu = pool.memory()
-    assert gpu.engines == (("a", uses["a"]), ("b", uses["b"]))
+    assert gpu.engines == ((EngineLabel("a"), uses["a"]), (EngineLabel("b"), uses["b"]))
     assert (gpu.total_bytes, gpu.free_bytes) == (48 * 10**9, 39 * 10**9)
     assert (cpu.free_bytes, cpu.engines) == (60 * 10**9, ())
     for panel in panels:

@@ -9,8 +9,8 @@ import pytest
 from fakes import spec
 
 from model_registry.spec import ModelSpec
-from playground.engines.pooling.loading import Loading
-from playground.engines.pooling.residency import Resident, make_room
+from playground.engines.pooling.residency import make_room
+from playground.engines.pooling.resident import Resident
 from playground.errors import PlacementError
 from playground.placement.plan import Placement, PlacementPlan, Share
 
@@ -43,7 +43,7 @@ class Homes:
 def residents(*model_ids: str) -> list[Resident]:
     """The least recently used first."""
     models = [spec(model_id) for model_id in model_ids]
-    return [Resident(model, place(model), Loading(model.id), last_used) for last_used, model in enumerate(models)]
+    return [Resident(model, place(model), last_used=last_used) for last_used, model in enumerate(models)]
 
 
 def leavers(newcomers: Sequence[str], present: Sequence[Resident], idle: Sequence[Resident]) -> list[str]:
