@@ -58,30 +58,35 @@ def prepare() -> None:
             ensure_running()
 
 
-def in_child(function: Callable[[], T]) -> T:
+def in_child(function: Callable[..., T], *arguments: object) -> T:
     """What a module's function returns, or raises, in a process that then ends."""
     context = _context()
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_report, args=(theirs, function), name=function.__name__, daemon=True)
-    process.start()
-    theirs.close()
+    task = (theirs, function, arguments)
+    process = context.Process(target=_report, args=task, name=function.__name__, daemon=True)
     try:
+        process.start()
+        theirs.close()
         value, error = ours.recv()
     except EOFError:
         raise PlaygroundError(f"The process that runs {function.__name__} ended without a word: try again.") from None
+    except OSError as reason:
+        raise PlaygroundError(f"The process that runs {function.__name__} could not be run: {reason}.") from reason
     finally:
         ours.close()
-        process.terminate()  # it has said all, or nobody waits for it any more
-        process.join()
+        theirs.close()
+        if process.pid is not None:
+            process.terminate()  # it has said all, or nobody waits for it any more
+            process.join()
     if error is not None:
         raise error
     return cast(T, value)
 
 
-def _report(to: Connection, function: Callable[[], object]) -> None:
+def _report(to: Connection, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     """Runs in the child, which waits for nobody: an app that ends meanwhile leaves nothing behind."""
     try:
-        told: tuple[object, Exception | None] = (function(), None)
+        told: tuple[object, Exception | None] = (function(*arguments), None)
     except Exception as error:
         told = (None, error)
     with suppress(BrokenPipeError):
