@@ -264,12 +264,11 @@ class Roster:
 def _attach(resident: Resident, host: Resident, view: View) -> Engine:
     """The view's engine, when its base is there. Raises what ended the load of either."""
     loading = resident.loading
+    loading.report(LoadProgress("adapter"))
     wait([host.loading.arrived, loading.arrived], return_when=FIRST_COMPLETED)
     if loading.cancelled.is_set():
         raise LoadCancelledError("It was given up before its base was there.")
-    base = host.loading.arrived.result()
-    loading.report(LoadProgress("adapter"))
-    return base.attach(view.adapter, view.scale, resident.placement.kv_tokens)
+    return host.loading.arrived.result().attach(view.adapter, view.scale, resident.placement.kv_tokens)
 
 
 def _in_a_thread(run: Callable[..., None], resident: Resident, *rest: object) -> None:
