@@ -19,7 +19,7 @@ SOURCES = [
 LAYERS = (
     ("playground.errors", "playground.types", "playground.log"),
     ("model_registry",),
-    ("playground.settings",),
+    ("playground.settings", "playground.hub_errors"),
     ("playground.prompting", "playground.placement", "playground.adapters"),
     ("playground.engines",),
     ("playground.ui",),

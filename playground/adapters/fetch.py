@@ -21,9 +21,9 @@ from playground.adapters.config import CONFIG
 from playground.adapters.facts import AdapterFacts, BaseLayers, Limits
 from playground.adapters.files import PICKLES, shown
 from playground.adapters.header import WEIGHTS
-from playground.adapters.hub import NO_HUB, hub_errors
 from playground.adapters.inspect import DEFAULT_LIMITS, inspect_adapter, inspect_config
 from playground.errors import AdapterError, DownloadError
+from playground.hub_errors import NO_HUB, Asked, hub_errors
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
@@ -65,10 +65,10 @@ class AdapterStore:
             AdapterError: it must not be loaded; nothing of it is kept.
             DownloadError: the Hub did not give it.
         """
-        _require_form(hub_id, revision)
+        require_form(hub_id, revision)
         place = self._root / hub_id.replace("/", "--")
-        commit = self._commit(hub_id, revision, place)
-        try:
+        with hub_errors(Asked(hub_id, revision, name=hub_id, place=str(self._root))):
+            commit = self._commit(hub_id, revision, place)
             if (place / commit).is_dir():
                 facts = inspect_adapter(place / commit, base, limits)
             else:
@@ -77,8 +77,6 @@ class AdapterStore:
                     facts = self._receive(hub_id, commit, base, limits, Path(staging))
                     _keep(Path(staging), place / commit)
             _note(place / "refs", revision, commit)
-        except OSError as error:
-            raise DownloadError(f"{hub_id} could not be written to {self._root}: {error}.") from error
         return FetchedAdapter(place / commit, commit, facts)
 
     def _commit(self, hub_id: str, revision: str, place: Path) -> str:
@@ -90,11 +88,10 @@ class AdapterStore:
         if COMMIT.fullmatch(revision) and (place / revision).is_dir():
             return revision
         try:
-            with hub_errors(hub_id, revision):
-                info = HfApi(endpoint=self._endpoint).model_info(hub_id, revision=revision)
-        except DownloadError as error:
+            info = HfApi(endpoint=self._endpoint).model_info(hub_id, revision=revision)
+        except NO_HUB:
             reference = place / "refs" / revision
-            if not isinstance(error.__cause__, NO_HUB) or not reference.is_file():
+            if not reference.is_file():
                 raise
             return reference.read_text(encoding="utf-8")
         _require_files(hub_id, {sibling.rfilename for sibling in info.siblings or ()})
@@ -114,19 +111,23 @@ class AdapterStore:
         return inspect_adapter(staging, base, limits)
 
     def _download(self, hub_id: str, commit: str, name: str, staging: Path, **options: Any) -> Any:
-        with hub_errors(hub_id, commit):
-            return hf_hub_download(
-                hub_id,
-                name,
-                revision=commit,
-                local_dir=staging,
-                cache_dir=staging / ".cache",  # never look into, or write to, the cache of other programs
-                endpoint=self._endpoint,
-                **options,
-            )
+        return hf_hub_download(
+            hub_id,
+            name,
+            revision=commit,
+            local_dir=staging,
+            cache_dir=staging / ".cache",  # never look into, or write to, the cache of other programs
+            endpoint=self._endpoint,
+            **options,
+        )
 
 
-def _require_form(hub_id: str, revision: str) -> None:
+def require_form(hub_id: str, revision: str) -> None:
+    """Whether this could be a repository and a revision, so that only such are asked for.
+
+    Raises:
+        AdapterError: it could not.
+    """
     if not HUB_ID.fullmatch(hub_id) or ".." in hub_id or "--" in hub_id or len(hub_id) > 96:
         raise AdapterError(f"{shown(hub_id)} is no Hub id: it should look like owner/name.")
     if not REVISION.fullmatch(revision) or ".." in revision or len(revision) > 128:

@@ -24,8 +24,8 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers
 from tqdm.auto import tqdm
 
 from model_registry.spec import ModelSpec, Weights
-from playground.engines.checkpoints.hub_errors import hub_errors
 from playground.errors import DownloadError
+from playground.hub_errors import asked_for, hub_errors
 
 LARGE = 16 * 2**20
 """Bytes from which a file is worth resuming."""
@@ -51,7 +51,7 @@ def snapshot(weights: Weights, patterns: list[str], **options: Any) -> Path:
 
 def download(spec: ModelSpec, patterns: list[str], report: Report) -> Path:
     """The folder in the Hub's cache with the files of `spec` that the globs name. See `checkpoint.fetch`."""
-    with hub_errors(spec):
+    with hub_errors(asked_for(spec)):
         files = _listed(spec.weights, patterns)
         parts = [_part(spec.weights, file) for file in files if file.will_download and (file.file_size or 0) >= LARGE]
         counter = _Counter(files, parts, report)
