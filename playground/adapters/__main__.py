@@ -12,15 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from huggingface_hub import hf_hub_download
-
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
-from playground.adapters.base_layers import base_layers
-from playground.adapters.facts import AdapterFacts, BaseLayers
+from playground.adapters.facts import AdapterFacts
 from playground.adapters.fetch import AdapterStore
-from playground.adapters.hub import hub_errors
-from playground.adapters.inspect import inspect_adapter
+from playground.adapters.known_layers import find_layers
+from playground.adapters.library import AdapterLibrary
 from playground.errors import AdapterError, PlaygroundError
 
 MAY, REFUSED, NO_ANSWER = 0, 1, 2
@@ -29,9 +26,9 @@ MAY, REFUSED, NO_ANSWER = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
-        spec = Registry.load(*given.catalog).get(given.model)
-        base = base_layers(spec, _config_folder(spec))
-        facts = _inspect_hub(given.adapter, base) if given.hub else inspect_adapter(Path(given.adapter), base)
+        registry = Registry.load(*given.catalog)
+        spec = registry.get(given.model)
+        facts = _inspect(registry, spec, given.adapter if given.hub else _local(registry, given.adapter))
     except AdapterError as error:
         print(f"Refused: {error}")
         return REFUSED
@@ -47,27 +44,24 @@ def _parser() -> argparse.ArgumentParser:
     inspect = parser.add_subparsers(dest="command", required=True).add_parser(
         "inspect", help="say whether an adapter is safe and fits a model, without loading it"
     )
-    inspect.add_argument("adapter", metavar="DIR", help="the adapter's folder")
+    inspect.add_argument("adapter", metavar="DIR", help="the adapter's folder, or its id in the catalog")
     inspect.add_argument("--model", required=True, metavar="ID", help="the model that it shall run on")
     inspect.add_argument("--catalog", type=Path, action="append", default=[], metavar="FILE", help="as for app.py")
-    inspect.add_argument("--hub", action="store_true", help="DIR is a Hub id, owner/name or owner/name@revision")
+    inspect.add_argument("--hub", action="store_true", help="DIR is an adapter of the Hub, owner/name[@revision]")
     return parser
 
 
-def _config_folder(spec: ModelSpec) -> Path:
-    """The folder with the model's config.json, which is downloaded where it is not here yet."""
-    if spec.weights.path is not None:
-        return spec.weights.path
-    assert spec.weights.hub is not None
-    with hub_errors(spec.weights.hub, spec.weights.revision):
-        return Path(hf_hub_download(spec.weights.hub, "config.json", revision=spec.weights.revision)).parent
+def _local(registry: Registry, text: str) -> str:
+    """An id of the catalog, or else a folder, which may be written as shells complete it."""
+    is_id = any(adapter.id == text for adapter in registry.adapters()) and not Path(text).is_dir()
+    return text if is_id or Path(text).is_absolute() or text.startswith("~") else f"./{text}"
 
 
-def _inspect_hub(text: str, base: BaseLayers) -> AdapterFacts:
-    """An adapter of the Hub, downloaded for the inspection only."""
-    hub_id, _, revision = text.partition("@")
+def _inspect(registry: Registry, spec: ModelSpec, text: str) -> AdapterFacts:
+    """An adapter of the Hub is downloaded for the inspection only."""
     with TemporaryDirectory() as folder:
-        return AdapterStore(Path(folder)).fetch(hub_id, base, revision or "main").facts
+        library = AdapterLibrary(registry, (), AdapterStore(Path(folder)), find_layers, typed_folders=True)
+        return library.check(spec, text).facts
 
 
 def _verdict(facts: AdapterFacts, spec: ModelSpec) -> list[str]:

@@ -25,14 +25,11 @@ def base_layers(spec: ModelSpec, folder: Path) -> BaseLayers:
     try:
         with torch.device("meta"):
             model = _empty_model(spec, folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+    except Exception as error:  # transformers raises whatever it pleases at a stranger's config
         raise CheckpointError(
             f"{spec.name}: config.json in {folder} describes no model that can be built: {error}"
         ) from error
-    place = (spec.weights.hub,) if spec.weights.hub else (str(folder.resolve()), folder.name)
-    return layers_of(
-        model, (spec.name, spec.id, *spec.aliases, *place), spec.weights.revision if spec.weights.hub else ""
-    )
+    return layers_of(model, spec.names, spec.weights.revision if spec.weights.hub else "")
 
 
 def layers_of(model: PreTrainedModel, names: tuple[str, ...] = (), revision: str = "") -> BaseLayers:
