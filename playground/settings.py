@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,6 +19,7 @@ MAX_CONTEXTS = 64
 
 LOCAL_HOST = "127.0.0.1"
 EVERY_HOST = "0.0.0.0"
+LOOPBACK = (LOCAL_HOST, "localhost", "::1")
 DEFAULT_PORT = 7860
 
 
@@ -28,6 +29,8 @@ class Settings:
 
     `port`: None takes the first free one from 7860 on.
     `quantise`, `contexts`, `offload`: what is asked of the placement, as its PlanOptions explain.
+    `adapters`: folders of LoRA adapters that the menus offer. `adapter_store`: where those of the Hub are kept.
+    `typed_folders`: whether any folder may be typed as an adapter's: only where nobody else can open the page.
     """
 
     models: tuple[str, ...] = ()
@@ -38,6 +41,9 @@ class Settings:
     quantise: Quantise = "auto"
     contexts: int = 4
     offload: bool = False
+    adapters: tuple[Path, ...] = ()
+    adapter_store: Path = field(default_factory=lambda: _adapter_store({}))
+    typed_folders: bool = True
 
     @classmethod
     def read(cls, arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -60,6 +66,9 @@ class Settings:
             quantise=given.quantise,
             contexts=given.contexts,
             offload=given.offload,
+            adapters=tuple(given.adapters),
+            adapter_store=_adapter_store(environment),
+            typed_folders=host in LOOPBACK and not on_spaces,
         )
 
 
@@ -72,6 +81,16 @@ def has_desktop(environment: Mapping[str, str], platform: str = os.name) -> bool
 
 def _is_mac() -> bool:
     return os.uname().sysname == "Darwin" if hasattr(os, "uname") else False
+
+
+def _adapter_store(environment: Mapping[str, str]) -> Path:
+    """Where adapters of the Hub are kept: what huggingface_hub sets aside for other programs, `assets` in HF_HOME.
+
+    Whoever moved the Hub's downloads to a larger disk, or to the one that a Space keeps, meant these too.
+    """
+    cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    home = environment.get("HF_HOME") or os.path.join(cache, "huggingface")
+    return Path(os.path.expanduser(home), "assets", "krutrim-kullm3-playground", "adapters")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,7 +112,15 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="a TOML file with a model of your own; may be given several times",
+        help="a TOML file with a model or an adapter of your own; may be given several times",
+    )
+    parser.add_argument(
+        "--adapters",
+        type=_folder,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder that holds a LoRA adapter, or several in folders of their own; may be given several times",
     )
     _add_placement(parser)
     parser.add_argument("--host", help=f"address to listen on (default: {LOCAL_HOST}, this machine only)")
@@ -138,9 +165,16 @@ def _contexts(text: str) -> int:
 
 
 def _file(text: str) -> Path:
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    return path
+
+
+def _folder(text: str) -> Path:
+    path = Path(os.path.expanduser(text))
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text!r}")
     return path
 
 

@@ -24,6 +24,51 @@ def test_everything_can_be_given(tmp_path: Path) -> None:
     assert settings == Settings(("a", "b", "c"), (catalog, catalog), "::1", 80, open_browser=False)
 
 
+def test_folders_of_adapters_may_be_given_several_times(tmp_path: Path) -> None:
+    assert Settings.read([], {}).adapters == ()
+    folders = (tmp_path / "one", tmp_path / "two")
+    for folder in folders:
+        folder.mkdir()
+    settings = Settings.read(["--adapters", str(folders[0]), "--adapters", str(folders[1])], {})
+    assert settings.adapters == folders
+
+
+@pytest.mark.parametrize(
+    ("line", "environment", "typed"),
+    [
+        ([], {}, True),
+        (["--host", "127.0.0.1"], {}, True),
+        (["--host", "localhost"], {}, True),
+        (["--host", "::1"], {}, True),
+        (["--host", "0.0.0.0"], {}, False),
+        (["--host", "::"], {}, False),
+        (["--host", "192.168.0.7"], {}, False),
+        ([], {"GRADIO_SERVER_NAME": "0.0.0.0"}, False),
+        ([], {"SPACE_ID": "me/it"}, False),
+        (["--host", "127.0.0.1"], {"SPACE_ID": "me/it"}, False),
+    ],
+)
+def test_any_folder_may_be_typed_only_where_nobody_else_can_open_the_page(
+    line: list[str], environment: dict[str, str], typed: bool
+) -> None:
+    assert Settings.read(line, environment).typed_folders is typed
+
+
+@pytest.mark.parametrize(
+    ("environment", "cache"),
+    [
+        ({"HF_HOME": "/data/hf", "XDG_CACHE_HOME": "/other"}, Path("/data/hf")),
+        ({"XDG_CACHE_HOME": "/cache"}, Path("/cache/huggingface")),
+        ({"HF_HOME": "", "XDG_CACHE_HOME": ""}, Path.home() / ".cache" / "huggingface"),
+        ({"HF_HOME": "~/hf"}, Path.home() / "hf"),
+        ({}, Path.home() / ".cache" / "huggingface"),
+    ],
+)
+def test_adapters_of_the_hub_are_kept_where_its_other_downloads_are(environment: dict[str, str], cache: Path) -> None:
+    store = Settings.read([], environment).adapter_store
+    assert store == cache / "assets" / "krutrim-kullm3-playground" / "adapters"
+
+
 def test_the_placement_is_left_to_the_planner_unless_something_is_asked_of_it() -> None:
     settings = Settings.read([], {})
     assert (settings.quantise, settings.contexts, settings.offload) == ("auto", 4, False)
@@ -63,6 +108,10 @@ def test_gradios_own_variables_are_honoured_below_the_command_line() -> None:
         (["--port", "http"], {}, "not 'http'"),
         (["--port", "70000"], {}, "1 to 65535"),
         (["--catalog", "/no/such.toml"], {}, "no file '/no/such.toml'"),
+        (["--catalog", "~nobody-here/x"], {}, "no file '~nobody-here/x'"),
+        (["--adapters", "/no/such"], {}, "no folder '/no/such'"),
+        (["--adapters", __file__], {}, "no folder"),
+        (["--adapters", "~nobody-here/x"], {}, "no folder '~nobody-here/x'"),
         ([], {"GRADIO_SERVER_PORT": "x"}, "GRADIO_SERVER_PORT"),
         (["--quantise", "2-bit"], {}, "4-bit"),
         (["--contexts", "0"], {}, "1 to 64, not '0'"),
