@@ -79,7 +79,9 @@ def test_a_path_that_goes_up_is_refused(good: Path, llama_base: BaseLayers) -> N
     assert "goes up with '..'" in sentence
 
 
-@pytest.mark.parametrize("name", ["no\0thing", pytest.param("half\ud800", id="half a character"), "nowhere", "a" * 5000])
+@pytest.mark.parametrize(
+    "name", ["no\0thing", pytest.param("half\ud800", id="half a character"), "nowhere", "a" * 5000]
+)
 def test_a_folder_that_is_none_is_a_sentence(tmp_path: Path, llama_base: BaseLayers, name: str) -> None:
     sentence = refusal(tmp_path / name, llama_base)
     assert "There is no adapter folder" in sentence
