@@ -11,8 +11,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from model_registry.registry import Registry
-from playground.types import DeviceReport, DeviceUse
-from playground.ui.view import amount, load_line, part_of, verbatim
+from playground.types import DeviceReport, DeviceUse, EngineLabel
+from playground.ui.view import adapter_words, amount, load_line, part_of, verbatim
 
 if TYPE_CHECKING:
     from playground.engines.pooling.model_status import ModelStatus
@@ -38,11 +38,11 @@ NO_MODELS = "No model is loaded: the first prompt loads its panel's model."
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a bar; `model_id` is empty where it is no model's."""
+    """A piece of a bar; `owner` is None where it is no engine's."""
 
     kind: SegmentKind
     size_bytes: int
-    model_id: str = ""
+    owner: EngineLabel | None = None
 
 
 def hues(registry: Registry) -> Hues:
@@ -56,18 +56,24 @@ def segments(report: DeviceReport) -> list[Segment]:
     What is neither ours nor free is everything else. What engines reserved may be more than is taken by now (a CPU
     gives memory when it is touched): then that much less is shown as free.
     """
-    ours = [segment for model_id, use in report.engines for segment in _of_engine(model_id, use)]
+    ours = [segment for owner, use in _together(report) for segment in _of_engine(owner, use)]
     taken = sum(segment.size_bytes for segment in ours)
     other = max(0, report.total_bytes - max(0, report.free_bytes) - taken)
     return [*ours, Segment("other", other), Segment("free", max(0, report.total_bytes - taken - other))]
 
 
-def _of_engine(model_id: str, use: DeviceUse) -> list[Segment]:
+def _together(report: DeviceReport) -> list[tuple[EngineLabel, DeviceUse]]:
+    """The engines as they came, but each with an adapter behind its base."""
+    places = {owner.model_id: place for place, (owner, _) in reversed([*enumerate(report.engines)])}
+    return sorted(report.engines, key=lambda each: (places[each[0].model_id], each[0].adapter is not None))
+
+
+def _of_engine(owner: EngineLabel, use: DeviceUse) -> list[Segment]:
     used = min(max(0, use.kv_used_bytes), use.kv_bytes)
     return [
-        Segment("weights", use.weight_bytes, model_id),
-        Segment("kv-used", used, model_id),
-        Segment("kv-free", use.kv_bytes - used, model_id),
+        Segment("weights", use.weight_bytes, owner),
+        Segment("kv-used", used, owner),
+        Segment("kv-free", use.kv_bytes - used, owner),
     ]
 
 
@@ -85,9 +91,9 @@ def _device(report: DeviceReport, names: Mapping[str, str], colours: Hues) -> st
     parts = segments(report)
     whole = amount(report.total_bytes)
     name = verbatim("CPU memory" if report.device == "cpu" else report.device)
-    spoken = "; ".join(f"{verbatim(names.get(part.model_id, ''))} {_words(part)}".strip() for part in parts)
+    spoken = "; ".join(f"{verbatim(_name(part.owner, names))} {_words(part)}".strip() for part in parts)
     pieces = "".join(_piece(part, max(1, report.total_bytes), colours) for part in parts)
-    lines = groupby(parts, key=lambda part: part.model_id)
+    lines = groupby(parts, key=lambda part: part.owner)
     facts = "".join(f"<li>{''.join(_fact(part, names, colours) for part in line)}</li>" for _, line in lines)
     return (
         f'<section class="device"><h3>{name}<span>{whole}</span></h3>'
@@ -100,13 +106,26 @@ def _piece(part: Segment, total_bytes: int, colours: Hues) -> str:
     """Zero stays in place without a width: the browser then moves the edges of the same pieces as they grow."""
     state = "" if part.size_bytes else " none"
     share = 100 * part.size_bytes / total_bytes
-    return f'<span class="{part.kind}{state}" style="{_hue(part.model_id, colours)};flex-grow:{share:.4f}"></span>'
+    return f'<span class="{_look(part)}{state}" style="{_hue(part.owner, colours)};flex-grow:{share:.4f}"></span>'
+
+
+def _look(part: Segment) -> str:
+    """Classes for the style sheet: a view has its base's hue in another pattern."""
+    return f"{part.kind} view" if part.owner and part.owner.adapter else part.kind
 
 
 def _fact(part: Segment, names: Mapping[str, str], colours: Hues) -> str:
-    """A piece of the bar in words, with its very colour; a model's name stands before its weights."""
-    name = f"<b>{verbatim(names.get(part.model_id, part.model_id))}</b> " if part.kind == "weights" else ""
-    return f"<span>{_swatch(part.kind, part.model_id, colours)}{name}{_words(part)}</span>"
+    """A piece of the bar in words, with its very colour; an engine's name stands before its weights."""
+    name = f"<b>{verbatim(_name(part.owner, names))}</b> " if part.kind == "weights" else ""
+    swatch = f'<i class="swatch {_look(part)}" style="{_hue(part.owner, colours)}"></i>'
+    return f"<span>{swatch}{name}{_words(part)}</span>"
+
+
+def _name(owner: EngineLabel | None, names: Mapping[str, str]) -> str:
+    if owner is None:
+        return ""
+    name = names.get(owner.model_id, owner.model_id)
+    return f"{name} + {adapter_words(owner.adapter)}" if owner.adapter else name
 
 
 def _words(part: Segment) -> str:
@@ -114,8 +133,8 @@ def _words(part: Segment) -> str:
 
 
 def _cache(reports: Sequence[DeviceReport], model_id: str) -> tuple[int, int]:
-    """Bytes of a model's KV cache over all devices: in use, and reserved."""
-    uses = [use for report in reports for owner, use in report.engines if owner == model_id]
+    """Bytes of the KV caches of a model and its views over all devices: in use, and reserved."""
+    uses = [use for report in reports for owner, use in report.engines if owner.model_id == model_id]
     return sum(use.kv_used_bytes for use in uses), sum(use.kv_bytes for use in uses)
 
 
@@ -126,7 +145,7 @@ def _row(status: ModelStatus, names: Mapping[str, str], colours: Hues, cache: tu
     place = f'<p class="place">{verbatim(said)}</p>' if said else ""
     return (
         f'<li class="device-model {status.state}" data-model="{verbatim(status.model_id)}" '
-        f'style="{_hue(status.model_id, colours)}">'
+        f'style="{_hue(EngineLabel(status.model_id), colours)}">'
         f'<div class="who"><i class="swatch weights"></i><b>{verbatim(name)}</b>'
         f'<span class="state">{state}</span></div>'
         f"{_button(status, name)}{place}{meter}</li>"
@@ -169,9 +188,5 @@ def _button(status: ModelStatus, name: str) -> str:
     )
 
 
-def _swatch(kind: SegmentKind, model_id: str, colours: Hues) -> str:
-    return f'<i class="swatch {kind}" style="{_hue(model_id, colours)}"></i>'
-
-
-def _hue(model_id: str, colours: Hues) -> str:
-    return f"--hue:{colours.get(model_id, FIRST_HUE):.0f}"
+def _hue(owner: EngineLabel | None, colours: Hues) -> str:
+    return f"--hue:{colours.get(owner.model_id if owner else '', FIRST_HUE):.0f}"

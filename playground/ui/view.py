@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from typing import Any
 
-from playground.types import EncodedPrompt, FinishReason, LoadProgress, LoadStage, Timings, Usage
+from playground.types import AdapterUse, EncodedPrompt, FinishReason, LoadProgress, LoadStage, Timings, Usage
 from playground.ui.state import PanelState, Turn
 
 ChatMessages = list[dict[str, Any]]
@@ -26,6 +27,7 @@ STAGES: dict[LoadStage, str] = {
     "download": "Downloading",
     "weights": "Loading weights",
     "start": "Starting the engine",
+    "adapter": "Attaching the adapter",
 }
 SOURCES = {
     "tokenizer": "the tokenizer's files",
@@ -108,7 +110,26 @@ def status_facts(turn: Turn) -> list[str]:
         facts += _counts(turn.answer, turn.usage, turn.timings)
     sampling = turn.request.sampling
     facts.append("greedy" if sampling.temperature == 0 else f"seed {sampling.seed}")
-    return [*facts, verbatim(turn.request.model_id)]
+    facts.append(verbatim(turn.request.model_id))
+    return [*facts, adapter_fact(turn.request.adapter)] if turn.request.adapter else facts
+
+
+def adapter_fact(use: AdapterUse) -> str:
+    """An adapter in short; all of its id and revision where the pointer rests."""
+    return f'<span title="{verbatim(f"{use.id}, revision {use.revision}")}">+ {verbatim(adapter_words(use))}</span>'
+
+
+def adapter_words(use: AdapterUse) -> str:
+    """Such as "krutrim-formal@fa5891c8 × 0.5": a folder by its last part, the scale where it is not 1."""
+    is_folder = use.id.startswith(("/", ".", "~")) or "\\" in use.id or re.match("[A-Za-z]:", use.id)
+    name = re.split(r"[\\/]", use.id.rstrip("\\/"))[-1] if is_folder else use.id
+    scale = "" if use.scale == 1 else f" × {use.scale:g}"
+    return f"{name or use.id}@{short_revision(use.revision)}{scale}"
+
+
+def short_revision(revision: str) -> str:
+    """The first eight digits of a commit or of a digest."""
+    return revision.removeprefix("sha256:")[:8]
 
 
 def _silent(reason: FinishReason | None) -> str:

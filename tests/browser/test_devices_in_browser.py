@@ -14,7 +14,7 @@ from scripted_site import until
 from serving import serving
 
 from model_registry.registry import Registry
-from playground.types import DeviceReport, DeviceUse, LoadProgress
+from playground.types import DeviceReport, DeviceUse, EngineLabel, LoadProgress
 
 GB = 10**9
 LOADING = LoadProgress("weights", 3_200_000_000, 14_700_000_000)
@@ -34,7 +34,7 @@ class CrowdedPool(FakePool):
             if size and model_id not in self.unloaded
         }
         free = 23 * GB - sum(use.weight_bytes + use.kv_bytes for use in uses.values())
-        engines = tuple((model_id, replace(use, free_bytes=free)) for model_id, use in uses.items())
+        engines = tuple((EngineLabel(model_id), replace(use, free_bytes=free)) for model_id, use in uses.items())
         return DeviceReport(name, 24 * GB, free, engines)
 
 

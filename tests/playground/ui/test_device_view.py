@@ -13,7 +13,7 @@ from markup import read
 
 from model_registry.registry import Registry
 from playground.engines.pooling.model_status import ModelState, ModelStatus
-from playground.types import DeviceReport, DeviceUse, LoadProgress
+from playground.types import AdapterUse, DeviceReport, DeviceUse, EngineLabel, LoadProgress
 from playground.ui import device_view
 
 GB = 10**9
@@ -35,7 +35,9 @@ def shares(markup: str) -> list[float]:
 
 @given(total=SIZES, free=SIZES, engines=st.lists(st.builds(use, SIZES, SIZES, SIZES), max_size=4))
 def test_a_bar_adds_up_and_nothing_in_it_is_negative(total: int, free: int, engines: list[DeviceUse]) -> None:
-    report = DeviceReport("cuda:0", total, free, tuple((f"m{i}", engine) for i, engine in enumerate(engines)))
+    report = DeviceReport(
+        "cuda:0", total, free, tuple((EngineLabel(f"m{i}"), engine) for i, engine in enumerate(engines))
+    )
     parts = device_view.segments(report)
     ours = sum(engine.weight_bytes + engine.kv_bytes for engine in engines)
     assert all(part.size_bytes >= 0 for part in parts)
@@ -44,27 +46,29 @@ def test_a_bar_adds_up_and_nothing_in_it_is_negative(total: int, free: int, engi
 
 
 def test_what_is_neither_ours_nor_free_is_everything_else() -> None:
-    report = DeviceReport("cuda:0", 24 * GB, 4 * GB, (("a", use(14 * GB, 2 * GB, GB // 2)),))
+    report = DeviceReport("cuda:0", 24 * GB, 4 * GB, ((EngineLabel("a"), use(14 * GB, 2 * GB, GB // 2)),))
     sizes = {part.kind: part.size_bytes for part in device_view.segments(report)}
     assert sizes == {"weights": 14 * GB, "kv-used": GB // 2, "kv-free": 3 * GB // 2, "other": 4 * GB, "free": 4 * GB}
     assert shares(view(reports=(report,))) == [58.3333, 2.0833, 6.25, 16.6667, 16.6667]
 
 
 def test_memory_that_is_reserved_but_not_taken_yet_is_not_shown_as_free() -> None:
-    report = DeviceReport("cpu", 16 * GB, 15 * GB, (("a", use(2 * GB, 2 * GB, 0)),))
+    report = DeviceReport("cpu", 16 * GB, 15 * GB, ((EngineLabel("a"), use(2 * GB, 2 * GB, 0)),))
     sizes = [part.size_bytes for part in device_view.segments(report)]
     assert sizes == [2 * GB, 0, 2 * GB, 0, 12 * GB]
 
 
 def test_a_piece_of_nothing_keeps_its_place_but_takes_no_width() -> None:
-    markup = view(reports=(DeviceReport("cuda:0", 24 * GB, 20 * GB, (("a", use(GB, GB, 0)),)),))
+    markup = view(reports=(DeviceReport("cuda:0", 24 * GB, 20 * GB, ((EngineLabel("a"), use(GB, GB, 0)),)),))
     assert 'class="kv-used none"' in markup
     assert 'class="kv-free"' in markup
     assert len(shares(markup)) == 5
 
 
 def test_the_bar_is_told_in_words() -> None:
-    markup = view(reports=(DeviceReport("cuda:0", 24 * GB, 4 * GB, (("a", use(14_700_000_000, 2 * GB, GB // 2)),)),))
+    markup = view(
+        reports=(DeviceReport("cuda:0", 24 * GB, 4 * GB, ((EngineLabel("a"), use(14_700_000_000, 2 * GB, GB // 2)),)),)
+    )
     label = re.search(r'role="img" aria-label="([^"]*)"', markup)
     assert label
     assert label[1] == (
@@ -74,7 +78,7 @@ def test_the_bar_is_told_in_words() -> None:
 
 
 def test_a_model_has_one_colour_on_all_devices_and_in_its_row() -> None:
-    uses = (("a", use(GB, GB, 0)), ("b", use(GB, GB, 0)))
+    uses = ((EngineLabel("a"), use(GB, GB, 0)), (EngineLabel("b"), use(GB, GB, 0)))
     reports = (DeviceReport("cuda:0", 24 * GB, GB, uses), DeviceReport("cuda:1", 24 * GB, GB, uses[1:]))
     markup = view(ModelStatus("b", "ready", "ready"), reports=reports)
     (row,) = re.findall(r'data-model="b" style="--hue:(\d+)"', markup)
@@ -111,7 +115,7 @@ def test_progress_without_numbers_claims_none(progress: LoadProgress | None) -> 
 
 
 def test_a_ready_model_tells_its_cache_over_all_devices_and_can_be_unloaded() -> None:
-    engines = (("a", use(GB, 2 * GB, GB // 2)),)
+    engines = ((EngineLabel("a"), use(GB, 2 * GB, GB // 2)),)
     reports = tuple(DeviceReport(f"cuda:{number}", 24 * GB, GB, engines) for number in range(2))
     markup = view(ModelStatus("a", "ready", "ready", None, "A: spread."), reports=reports)
     assert "Ready · KV cache 1.0 of 4.0 GB in use" in markup
@@ -123,6 +127,34 @@ def test_a_failed_model_says_why_and_has_no_button() -> None:
     markup = view(ModelStatus("a", "failed", "The Hub is out of reach."))
     assert "The Hub is out of reach." in read(markup).text
     assert "button" not in read(markup).tags
+
+
+FORMAL = AdapterUse(id="formal", revision="sha256:fa5891c8" + "0" * 56)
+HALF = AdapterUse(id="/home/me/formal", revision="sha256:fa5891c8" + "0" * 56, scale=0.5)
+
+
+def test_an_adapters_engine_stands_behind_its_base_in_the_same_hue_and_another_pattern() -> None:
+    engines = (
+        (EngineLabel("a"), use(2 * GB, GB, 0)),
+        (EngineLabel("b"), use(2 * GB, GB, 0)),
+        (EngineLabel("a", FORMAL), use(GB // 10, GB, GB // 2)),
+        (EngineLabel("a", HALF), use(GB // 10, GB, 0)),
+    )
+    markup = view(reports=(DeviceReport("cuda:0", 24 * GB, 4 * GB, engines),))
+    bar = re.findall(r'<span class="(weights[^"]*)" style="--hue:(\d+)', markup)
+    assert [look for look, _ in bar] == ["weights", "weights view", "weights view", "weights"]
+    assert bar[0][1] == bar[1][1] == bar[2][1] != bar[3][1]
+    text = read(markup).text
+    assert "A + formal@fa5891c8 weights 100 MBKV cache in use 500 MB" in text
+    assert "A + formal@fa5891c8 × 0.5 weights 100 MB" in text
+    assert re.search(r'aria-label="[^"]*A \+ formal@fa5891c8 weights 100 MB; A \+ formal@fa5891c8 KV cache', markup)
+
+
+def test_a_models_row_counts_the_cache_of_its_adapters_too() -> None:
+    engines = ((EngineLabel("a"), use(GB, GB, 0)), (EngineLabel("a", FORMAL), use(0, GB, GB)))
+    markup = view(ModelStatus("a", "ready", "ready"), reports=(DeviceReport("cuda:0", 24 * GB, GB, engines),))
+    assert "Ready · KV cache 1.0 of 2.0 GB in use" in markup
+    assert markup.count("data-action=") == 1
 
 
 def test_empty_views_say_so() -> None:
@@ -138,7 +170,9 @@ def test_empty_views_say_so() -> None:
 def test_no_name_and_no_sentence_opens_a_tag(state: ModelState) -> None:
     model = spec("a").model_copy(update={"name": HOSTILE})
     status = ModelStatus("a", state, HOSTILE, None, HOSTILE)
-    reports = (DeviceReport(HOSTILE, 24 * GB, GB, (("a", use(GB, GB, 0)), (HOSTILE, use(GB, GB, 0)))),)
+    adapter = AdapterUse(id=HOSTILE, revision=HOSTILE)
+    owners = (EngineLabel("a"), EngineLabel(HOSTILE), EngineLabel(HOSTILE, adapter))
+    reports = (DeviceReport(HOSTILE, 24 * GB, GB, tuple((owner, use(GB, GB, 0)) for owner in owners)),)
     reader = read(device_view.devices(Registry([model]), reports, [status]))
     allowed = {"div", "section", "h3", "span", "ul", "li", "i", "b", "p", "button"}
     assert set(reader.tags) <= allowed

@@ -11,7 +11,7 @@ from fakes import FakePool, Script, spec
 
 from model_registry.registry import Registry
 from playground.errors import EngineClosedError
-from playground.types import DeviceReport, DeviceUse
+from playground.types import DeviceReport, DeviceUse, EngineLabel
 from playground.ui.devices import UNEXPECTED, DeviceHandlers
 
 GB = 10**9
@@ -19,7 +19,8 @@ GB = 10**9
 
 def handlers(**scripts: Script) -> tuple[DeviceHandlers, FakePool]:
     pool = FakePool(Registry([spec("a"), spec("b")]), scripts)
-    pool.reports = (DeviceReport("cuda:0", 24 * GB, 9 * GB, (("a", DeviceUse("cuda:0", 24 * GB, 9 * GB, GB, GB, 0)),)),)
+    engines = ((EngineLabel("a"), DeviceUse("cuda:0", 24 * GB, 9 * GB, GB, GB, 0)),)
+    pool.reports = (DeviceReport("cuda:0", 24 * GB, 9 * GB, engines),)
     return DeviceHandlers(pool.registry, pool), pool  # type: ignore[arg-type]
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from markup import read
 
 from playground.types import (
+    AdapterUse,
     EncodedPrompt,
     GenerationChunk,
     GenerationRequest,
@@ -80,6 +81,46 @@ def test_the_status_line_tells_how_the_answer_ran() -> None:
 def test_a_single_token_has_no_speed_and_greedy_needs_no_seed() -> None:
     facts = view.status_facts(done("x", 1, Timings(0, 0.1, 0), temperature=0).turns[0])
     assert facts == ["ended by itself", "1 token", "first token 0.10 s", "greedy", "demo-kullm3"]
+
+
+def test_the_status_line_names_the_adapter_in_short_and_all_of_its_revision_where_the_pointer_rests() -> None:
+    state = done("x", 1)
+    revision = "sha256:fa5891c8" + "0" * 56
+    adapter = AdapterUse(id="krutrim-formal", revision=revision, scale=0.5)
+    request = state.turns[0].request.model_copy(update={"adapter": adapter})
+    state = PanelState().submit(request).fold(GenerationChunk("x", "stop"))
+    assert [read(fact).text for fact in view.status_facts(state.turns[0])][-2:] == [
+        "demo-kullm3",
+        "+ krutrim-formal@fa5891c8 × 0.5",
+    ]
+    assert f'title="krutrim-formal, revision {revision}"' in view.chat(state)[1]["content"][-1]["text"]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "scale", "words"),
+    [
+        ("owner/name", 1, "owner/name@01234567"),
+        ("owner/name", 0, "owner/name@01234567 × 0"),
+        ("owner/name", 1.25, "owner/name@01234567 × 1.25"),
+        ("/home/me/adapters/mine/", 1, "mine@01234567"),
+        ("./mine", 1, "mine@01234567"),
+        ("~/mine", 1, "mine@01234567"),
+        ("C:\\adapters\\mine", 1, "mine@01234567"),
+        ("/", 1, "/@01234567"),
+    ],
+)
+def test_adapters_in_words(adapter: str, scale: float, words: str) -> None:
+    assert view.adapter_words(AdapterUse(id=adapter, revision="0123456789abcdef", scale=scale)) == words
+
+
+@given(TEXT, TEXT)
+def test_no_adapter_in_the_status_line_opens_a_tag(name: str, revision: str) -> None:
+    assert read(view.adapter_fact(AdapterUse(id=name, revision=revision))).tags == ["span"]
+
+
+def test_attaching_an_adapter_is_told_like_a_load() -> None:
+    (foot,) = view.chat(turn(), 2.0, LoadProgress("adapter"))[1]["content"]
+    assert read(foot["text"]).text == "demo-kullm3: Attaching the adapter · 2 s"
 
 
 @pytest.mark.parametrize(
