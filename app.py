@@ -1,4 +1,4 @@
-"""The composition root: settings, registry, devices, engine pool, page, in this order. No logic of its own.
+"""The composition root: settings, registry, devices, adapters, engine pool, page, in this order. No logic of its own.
 
 Everything is imported inside `main`: the process of each engine reads this file too, and wants none of it.
 """
@@ -21,6 +21,9 @@ def main() -> None:
     prepare()  # imports torch and transformers in another process, while this one imports gradio
 
     from model_registry.registry import Registry
+    from playground.adapters.fetch import AdapterStore
+    from playground.adapters.known_layers import KnownLayers, find_layers
+    from playground.adapters.library import AdapterLibrary
     from playground.engines.pool import EnginePool
     from playground.engines.processes.worker import list_devices
     from playground.placement.defaults import default_models
@@ -33,7 +36,14 @@ def main() -> None:
     devices = in_child(list_devices)
     options = PlanOptions(settings.contexts, settings.quantise, settings.offload, quantisation_available())
     check_quantisation(options, devices)
-    pool = EnginePool(registry, devices, options)
+    adapters = AdapterLibrary(
+        registry,
+        settings.adapters,
+        AdapterStore(settings.adapter_store),
+        KnownLayers(lambda spec: in_child(find_layers, spec)),
+        typed_folders=settings.typed_folders,
+    )
+    pool = EnginePool(registry, devices, options, adapters=adapters)
     models = settings.models or default_models(registry, devices, options)
     serve(build(registry, pool, models), pool, models, launch_arguments(settings))
 
