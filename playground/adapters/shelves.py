@@ -65,10 +65,10 @@ def _base_name(folder: Path) -> str | None:
     try:
         with open_inside(adapter_folder(folder), CONFIG) as file:
             content = file.read(CONFIG_BYTES + 1)
-        base = parse_object(content, CONFIG).get("base_model_name_or_path") if len(content) <= CONFIG_BYTES else None
+        base = parse_object(content, CONFIG).get("base_model_name_or_path") or ""
     except AdapterError:
         return None
-    return "" if base is None else base if isinstance(base, str) else None
+    return base if isinstance(base, str) and len(content) <= CONFIG_BYTES else None
 
 
 def _about(base: str | None) -> str:
