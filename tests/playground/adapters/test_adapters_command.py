@@ -42,6 +42,29 @@ def test_a_good_adapter_is_described(adapter: Path, catalog: Path, capsys: pytes
     assert size.startswith(f"  {2 * (4 + 2) * 64:,} parameters, ")
 
 
+def test_an_adapter_of_the_catalog_is_named_by_its_id(
+    catalog: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", "krutrim-formal", "--model", "demo-krutrim"]) == 0
+    assert capsys.readouterr().out.startswith("May be loaded on Krutrim stand-in.\n")
+    assert ask("krutrim-formal", catalog) == 1
+    assert "Wqkv" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    adapter.rename(tmp_path / "krutrim-formal")
+    assert ask("krutrim-formal", catalog) == 0  # the folder that is there, as shells complete its name
+
+
+def test_a_folder_is_written_as_shells_do(
+    adapter: Path, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text in ("adapter", "adapter/", "./adapter", f"../{tmp_path.name}/adapter"):
+        assert ask(text, catalog) == 0, text
+    assert ask("org/adapter", catalog) == 1
+    assert "There is no adapter folder" in capsys.readouterr().out
+    assert ask("adapters", catalog) == 1
+
+
 def test_a_warning_is_shown(adapter: Path, catalog: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit_config(adapter, base_model_name_or_path="another")
     assert ask(adapter, catalog) == 0
