@@ -10,6 +10,7 @@ import gradio as gr
 from fakes import FakePool, Script, spec
 
 from model_registry.registry import Registry
+from playground.ui.adapter_state import PanelAdapter
 from playground.ui.handlers import Handlers
 from playground.ui.pace import StreamControl
 from playground.ui.sampling import SamplingValues
@@ -33,10 +34,13 @@ class Desk:
         self.states = [PanelState(), PanelState()]
         self.controls = [StreamControl(), StreamControl()]
         self.notices = ["", ""]
+        self.adapters = [PanelAdapter(), PanelAdapter()]
+        self.scales = [1.0, 1.0]
         self.prompt, self.seed, self.hint = "", 0, ""
 
     def question(self, index: int) -> list[Any]:
-        return [self.states[index], self.controls[index], self.models[index], self.systems[index]]
+        request = [self.models[index], self.systems[index], self.adapters[index], self.scales[index]]
+        return [self.states[index], self.controls[index], *request]
 
     async def send(self, prompt: str, sampling: SamplingValues = SAMPLING) -> None:
         self.prompt = prompt

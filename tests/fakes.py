@@ -9,12 +9,16 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
 
 from model_registry.registry import Registry
 from model_registry.spec import FACTS, Dimensions, ModelSpec, PromptFormat, Statement, Weights
+from playground.adapters.facts import AdapterChoice, AdapterFacts, CheckedAdapter
 from playground.engines.pooling.model_status import ModelState, ModelStatus
-from playground.errors import ContextFullError, EngineBusyError, LoadCancelledError, TemplateError
+from playground.errors import AdapterError, ContextFullError, EngineBusyError, LoadCancelledError, TemplateError
 from playground.types import (
+    AdapterUse,
     DeviceReport,
     EncodedPrompt,
     GenerationChunk,
@@ -33,6 +37,8 @@ class Script:
 
     With `hangs` it never goes on after the pieces; without any, it is still loading, and a load can be cancelled.
     `state` to `place` are its status, until it is cancelled or unloaded.
+    `choices` are the adapters that its menu offers. Of all that are named, `refusals` says which are refused and
+    `warnings` what is odd; `inspections` are the seconds of a check. What is in none of them is accepted at once.
     """
 
     pieces: Sequence[str] = ("Hello", ", ", "world", ".")
@@ -46,6 +52,10 @@ class Script:
     detail: str = "ready"
     progress: LoadProgress | None = None
     place: str = ""
+    choices: Sequence[AdapterChoice] = ()
+    refusals: Mapping[str, Exception] = field(default_factory=dict)
+    warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    inspections: Mapping[str, float] = field(default_factory=dict)
 
 
 class FakeEncoder:
@@ -71,7 +81,8 @@ class FakeEncoder:
 
 @dataclass
 class FakePool:
-    """Speaks as scripted. `running` counts open streams by model, `requests` keeps what was asked.
+    """Speaks as scripted; with an adapter, that one's name comes first. `running` counts open streams by model,
+    `requests` keeps what was asked, `checked` which adapters were.
 
     `reports` is what `memory` says; `preloaded`, `cancelled` and `unloaded` keep the models of these verbs.
     """
@@ -85,6 +96,7 @@ class FakePool:
     preloaded: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     unloaded: list[str] = field(default_factory=list)
+    checked: list[tuple[str, str]] = field(default_factory=list)
     closed: bool = False
 
     def status(self, model_id: str) -> ModelStatus:
@@ -102,19 +114,41 @@ class FakePool:
             await asyncio.Event().wait()
         return FakeEncoder(self.registry.get(model_id))
 
+    def adapters(self, model_id: str) -> tuple[AdapterChoice, ...]:
+        return tuple(self._script(model_id).choices)
+
+    async def adapter(self, model_id: str, text: str, revision: str = "") -> CheckedAdapter:
+        self.checked.append((model_id, text))
+        script = self._script(model_id)
+        await asyncio.sleep(script.inspections.get(text, 0))
+        if text in script.refusals:
+            raise script.refusals[text]
+        return checked_adapter(model_id, text, revision, script.warnings.get(text, ()))
+
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[StreamEvent, None]:
         self.requests.append(request)
         self.running[request.model_id] += 1
         try:
             encoder = FakeEncoder(self.registry.get(request.model_id))
             prompt = encoder.encode(request.messages)
-            async for event in self._play(request.model_id, len(prompt.token_ids)):
+            async for event in self._play(request.model_id, len(prompt.token_ids), self._attached(request)):
                 yield event
         finally:
             self.running[request.model_id] -= 1
 
-    async def _play(self, model_id: str, prompt_tokens: int) -> AsyncGenerator[StreamEvent, None]:
+    def _attached(self, request: GenerationRequest) -> AdapterUse | None:
+        use = request.adapter
+        if use and use.id not in {adapter_id(text) for model_id, text in self.checked if model_id == request.model_id}:
+            raise AdapterError(f"{use.id} was not inspected for {request.model_id}.")
+        return use
+
+    async def _play(
+        self, model_id: str, prompt_tokens: int, adapter: AdapterUse | None
+    ) -> AsyncGenerator[StreamEvent, None]:
         script = self._script(model_id)
+        if adapter:
+            yield LoadProgress("adapter")
+            yield GenerationChunk(f"[{adapter.id} × {adapter.scale:g}] ")
         for progress in script.loading:
             yield progress
             await asyncio.sleep(script.pause_s)
@@ -159,6 +193,35 @@ class FakePool:
 
     def _script(self, model_id: str) -> Script:
         return self.scripts.get(model_id, Script())
+
+
+def adapter_id(text: str) -> str:
+    return text.split("@")[0]
+
+
+def checked_adapter(
+    model_id: str, text: str, revision: str = "", warnings: Sequence[str] = (), r: int = 8
+) -> CheckedAdapter:
+    """As if found by `text`: a folder with a path, else a repository at the revision that is named, or at "main"."""
+    digest = sha256(text.encode()).hexdigest()
+    is_folder = text.startswith("/")
+    facts = AdapterFacts(
+        r=r,
+        lora_alpha=16,
+        use_rslora=False,
+        target_modules=("blocks.0.attn.Wqkv", "blocks.1.attn.Wqkv"),
+        rank_pattern={},
+        alpha_pattern={},
+        bytes=1_200_000,
+        parameters=300_000,
+        base_model_name="fake/model",
+        revision="",
+        digest=digest,
+        warnings=tuple(warnings),
+    )
+    commit = sha256((text if "@" in text else f"{text}@main").encode()).hexdigest()[:40]
+    found = revision or (f"sha256:{digest}" if is_folder or "/" not in text else commit)
+    return CheckedAdapter(adapter_id(text), adapter_id(text).upper(), found, model_id, Path("/"), facts)
 
 
 def spec(model_id: str, *, stand_in_for: str | None = None, **prompt: object) -> ModelSpec:

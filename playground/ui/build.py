@@ -17,9 +17,10 @@ from model_registry.spec import ModelSpec
 from playground.placement.planner import needed_bytes
 from playground.settings import MAX_PANELS, Settings
 from playground.ui import view
+from playground.ui.adapters import AdapterHandlers
 from playground.ui.api import wire_api
 from playground.ui.devices import DeviceHandlers, draw_devices
-from playground.ui.events import wire, wire_devices
+from playground.ui.events import wire, wire_adapters, wire_devices
 from playground.ui.examples import read_examples
 from playground.ui.handlers import Handlers
 from playground.ui.panel import Choices, Panel, draw_panel, menu_choices
@@ -66,6 +67,7 @@ def build(registry: Registry, pool: EnginePool, models: Sequence[str]) -> gr.Blo
         bar = draw_prompt_bar(read_examples())
         handlers = Handlers(registry, pool)
         wire(handlers, panels, bar, sampling, shown, page)
+        wire_adapters(AdapterHandlers(registry, pool), panels, bar, shown)
         wire_devices(devices, DeviceHandlers(registry, pool), handlers, panels)
         wire_api(registry, pool)
     return page
@@ -115,4 +117,4 @@ def _header() -> str:
 
 def _draw_slot(index: int, specs: Sequence[ModelSpec], pool: EnginePool, choices: Choices) -> Panel:
     spec = specs[index % len(specs)]
-    return draw_panel(index, spec, pool.status(spec.id), choices, shown=index < len(specs))
+    return draw_panel(index, spec, pool.status(spec.id), choices, pool.adapters(spec.id), shown=index < len(specs))

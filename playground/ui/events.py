@@ -12,6 +12,8 @@ from typing import Any
 
 import gradio as gr
 
+from playground.ui.adapters import AdapterHandlers
+from playground.ui.comparing import Comparing
 from playground.ui.devices import DeviceHandlers, DevicesView
 from playground.ui.handlers import Handlers
 from playground.ui.panel import Panel
@@ -136,7 +138,7 @@ def wire_previews(handlers: Handlers, panels: list[Panel], bar: PromptBar) -> No
 
 
 def wire_layout(handlers: Handlers, panels: list[Panel], bar: PromptBar, shown: gr.State) -> None:
-    layout = [shown, *(panel.column for panel in panels), *(panel.remove for panel in panels), bar.add_panel]
+    layout = panel_layout(panels, bar, shown)
     bar.add_panel.click(handlers.add_panel, shown, layout, **NOW)
     for panel in panels:
         remove = partial(handlers.remove_panel, panel.index)
@@ -152,6 +154,36 @@ def wire_browser(bar: PromptBar, sampling: SamplingControls, page: gr.Blocks) ->
     sampling.seed.input(**HERE, inputs=None, outputs=sampling.fresh_seed, js="() => false")
 
 
+def wire_adapters(own: AdapterHandlers, panels: list[Panel], bar: PromptBar, shown: gr.State) -> None:
+    """A choice is checked in an event of its own, which may last as long as a download; a later one overtakes it."""
+    everyone = [panel.adapter.chosen for panel in panels]
+    compare = [part for panel in panels for part in panel.neighbour]
+    layout = panel_layout(panels, bar, shown)
+    compared = [part for panel in panels for part in [*panel.identity, *panel.adapter.outputs]]
+    for panel in panels:
+        adapter = panel.adapter
+        place = [panel.model, adapter.chosen, adapter.choosing, *everyone]
+        checks: dict[str, Any] = {
+            "outputs": adapter.outputs,
+            "concurrency_id": f"adapter-{panel.index}",
+            "concurrency_limit": STREAMS_PER_PANEL,
+            "trigger_mode": "multiple",
+            "show_progress": "hidden",
+            "api_visibility": "private",
+        }
+        adapter.menu.input(own.choose, [adapter.menu, *place], **checks)
+        gr.on([adapter.use.click, adapter.text.submit], own.use_typed, [adapter.text, *place], **checks)
+        adapter.cancel.click(own.cancel, [adapter.chosen, adapter.choosing], adapter.outputs, **NOW)
+        adapter.menu.focus(own.refresh_menu, [panel.model, *everyone], adapter.menu, **NOW)
+        panel.model.input(own.change_model, place, adapter.outputs, **NOW)
+        adapter.compare.click(
+            partial(Comparing(own).compare, panel.index),
+            [shown, panel.model, panel.system, *compare],
+            [bar.hint, *layout, *compared],
+            **NOW,
+        )
+
+
 def wire_devices(devices: DevicesView, own: DeviceHandlers, handlers: Handlers, panels: list[Panel]) -> None:
     """The clock ticks while the box is open; while it is closed nothing is sent at all."""
     devices.box.expand(own.open, None, [devices.clock, devices.picture, devices.message], **NOW)
@@ -159,6 +191,11 @@ def wire_devices(devices: DevicesView, own: DeviceHandlers, handlers: Handlers, 
     devices.clock.tick(own.picture, None, devices.picture, **NOW)
     pressed = devices.picture.click(own.act, None, [devices.picture, devices.message], trigger_mode="multiple", **NOW)
     pressed.then(handlers.refresh_menus, *menus(panels), **NOW)
+
+
+def panel_layout(panels: list[Panel], bar: PromptBar, shown: gr.State) -> list[gr.components.Component | gr.Column]:
+    """The outputs of `handlers.layout`."""
+    return [shown, *(panel.column for panel in panels), *(panel.remove for panel in panels), bar.add_panel]
 
 
 def menus(panels: list[Panel]) -> tuple[list[gr.components.Component], list[gr.components.Component]]:

@@ -17,6 +17,7 @@ from model_registry.registry import Registry
 from playground.errors import PlaygroundError, PromptError, SamplingError
 from playground.types import GenerationRequest, SamplingParams, half_character
 from playground.ui import view
+from playground.ui.adapter_state import PanelAdapter
 from playground.ui.pace import StreamControl
 from playground.ui.panel import about_model, menu_choices, system_properties
 from playground.ui.preview import render_preview
@@ -39,6 +40,8 @@ class Question(NamedTuple):
     control: StreamControl
     model_id: str
     system: str
+    adapter: PanelAdapter
+    scale: float | None
 
 
 class Look(NamedTuple):
@@ -62,7 +65,7 @@ class Handlers:
         Outputs: prompt, seed, hint, then state, chat and notice of every panel.
         """
         count = len(SamplingValues._fields)
-        values, questions = SamplingValues(*rest[:count]), _groups(Question, rest[count:])
+        values, questions = SamplingValues(*rest[:count]), groups(Question, rest[count:])
         nothing = [gr.skip()] * (3 + 3 * len(questions))
         if not prompt.strip():
             return nothing
@@ -120,7 +123,7 @@ class Handlers:
 
     async def preview(self, typed: str, *rest: Any) -> list[str]:
         """Inputs: what is typed, the Look of every panel. Outputs: the preview of each, empty where closed."""
-        return await asyncio.gather(*(self._look(look, typed) for look in _groups(Look, rest)))
+        return await asyncio.gather(*(self._look(look, typed) for look in groups(Look, rest)))
 
     async def open_preview(self, typed: str, *rest: Any) -> list[Any]:
         """Inputs: prompt, the panel's Look. Outputs: that it is open, its preview."""
@@ -131,15 +134,15 @@ class Handlers:
         return [False, ""]
 
     async def add_panel(self, shown: Sequence[bool]) -> list[Any]:
-        """Inputs: which panels are shown. Outputs: the same, then `_layout`."""
+        """Inputs: which panels are shown. Outputs: the same, then `layout`."""
         first = shown.index(False) if False in shown else None
-        return _layout([is_shown or index == first for index, is_shown in enumerate(shown)])
+        return layout([is_shown or index == first for index, is_shown in enumerate(shown)])
 
     async def remove_panel(self, index: int, shown: Sequence[bool], control: StreamControl) -> list[Any]:
         """Inputs: which panels are shown, the panel's control. Outputs: state, chat, notice, then as `add_panel`."""
         if sum(shown) == 1:
-            return [*[gr.skip()] * 3, *_layout(shown)]
-        return [*_cleared(control), *_layout([is_shown and i != index for i, is_shown in enumerate(shown)])]
+            return [*[gr.skip()] * 3, *layout(shown)]
+        return [*_cleared(control), *layout([is_shown and i != index for i, is_shown in enumerate(shown)])]
 
     async def refresh_menus(self, *model_ids: str) -> list[Any]:
         """Inputs: every panel's model. Outputs: the menu of every panel, its about line, as things stand now."""
@@ -169,7 +172,8 @@ class Handlers:
 
     def _request(self, question: Question, prompt: str, sampling: SamplingParams) -> GenerationRequest:
         messages = question.state.messages(self._system(question.model_id, question.system), prompt)
-        return GenerationRequest(model_id=question.model_id, messages=messages, sampling=sampling)
+        adapter = question.adapter.use(question.model_id, 1.0 if question.scale is None else question.scale)
+        return GenerationRequest(model_id=question.model_id, adapter=adapter, messages=messages, sampling=sampling)
 
     async def _expect(self, requests: Sequence[GenerationRequest]) -> None:
         """Have the models of one turn placed together, before the first of them takes another's room."""
@@ -214,14 +218,14 @@ def _cleared(control: StreamControl) -> list[Any]:
     return [PanelState(), [], ""]
 
 
-def _layout(shown: Sequence[bool]) -> list[Any]:
+def layout(shown: Sequence[bool]) -> list[Any]:
     """Which panels are shown, their columns, their remove buttons, the add button."""
     columns = [gr.Column(visible=is_shown) for is_shown in shown]
     removable = [gr.Button(interactive=sum(shown) > 1) for _ in shown]
     return [list(shown), *columns, *removable, gr.Button(interactive=not all(shown))]
 
 
-def _groups(kind: Any, values: Sequence[Any]) -> list[Any]:
+def groups(kind: Any, values: Sequence[Any]) -> list[Any]:
     """Flat event inputs as one `kind` a panel."""
     size = len(kind._fields)
     return [kind(*values[start : start + size]) for start in range(0, len(values), size)]

@@ -5,14 +5,16 @@ Knows no other panel and no event. Drawn by `build`, wired by `events`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from model_registry.spec import ModelSpec
+from playground.adapters.facts import AdapterChoice
 from playground.ui import view
+from playground.ui.adapters import AdapterControls, draw_adapter, draw_adapter_menu
 from playground.ui.pace import StreamControl
 from playground.ui.state import PanelState
 
@@ -34,6 +36,7 @@ class Panel:
     model: gr.Dropdown
     remove: gr.Button
     about: gr.HTML
+    adapter: AdapterControls
     system: gr.Textbox
     default_system: gr.Textbox
     reset_system: gr.Button
@@ -48,8 +51,18 @@ class Panel:
 
     @property
     def question(self) -> list[gr.components.Component]:
-        """The inputs from which a request is made: state, control, model id, system prompt."""
-        return [self.state, self.control, self.model, self.system]
+        """The inputs from which a request is made: state, control, model id, system prompt, adapter, its scale."""
+        return [self.state, self.control, self.model, self.system, self.adapter.chosen, self.adapter.scale]
+
+    @property
+    def neighbour(self) -> list[gr.components.Component]:
+        """The inputs that say whether another panel may put a model in here: control, adapter, its Choosing."""
+        return [self.control, self.adapter.chosen, self.adapter.choosing]
+
+    @property
+    def identity(self) -> list[gr.components.Component]:
+        """What shows a model: menu, system prompt, default, about line."""
+        return [self.model, self.system, self.default_system, self.about]
 
     @property
     def answer(self) -> list[gr.components.Component]:
@@ -57,11 +70,25 @@ class Panel:
         return [self.state, self.chat, self.notice]
 
 
-def draw_panel(index: int, spec: ModelSpec, status: ModelStatus, choices: Choices, shown: bool) -> Panel:
-    """`index` counts from 0, `status` is the model's. A panel that is not shown is drawn all the same, and hidden."""
+def draw_panel(
+    index: int, spec: ModelSpec, status: ModelStatus, choices: Choices, adapters: Sequence[AdapterChoice], shown: bool
+) -> Panel:
+    """A panel that is not shown is drawn all the same, and hidden.
+
+    Args:
+        index: counts from 0.
+        status, adapters: the model's.
+        choices: of the model menu.
+        shown: whether it is visible from the start.
+    """
     with gr.Column(visible=shown, min_width=0, elem_id=f"panel-{index}") as column:
         state, control, preview_open = gr.State(PanelState()), gr.State(StreamControl()), gr.State(False)
-        model, remove, about = _draw_head(index, spec, status, choices)
+        with gr.Row(elem_classes="head"):
+            model = _draw_model(index, spec, choices)
+            adapter_menu = draw_adapter_menu(index, adapters)
+            remove = gr.Button("Remove", size="sm", scale=0, min_width=0, elem_classes="remove-panel")
+        about = gr.HTML(about_model(spec, status), elem_classes="about")
+        adapter = draw_adapter(index, adapter_menu)
         system, default_system, reset = _draw_system(spec)
         with gr.Accordion("Template preview", open=False, elem_classes="preview-box") as preview_box:
             preview = gr.HTML()
@@ -83,28 +110,23 @@ def draw_panel(index: int, spec: ModelSpec, status: ModelStatus, choices: Choice
             regenerate = gr.Button("Regenerate", size="sm", min_width=0, elem_classes="regenerate-panel")
             clear = gr.Button("Clear", size="sm", min_width=0, elem_classes="clear-panel")
     return Panel(
-        index, column, state, control, model, remove, about, system, default_system, reset,
+        index, column, state, control, model, remove, about, adapter, system, default_system, reset,
         chat, notice, stop, regenerate, clear, preview_box, preview, preview_open,
     )  # fmt: skip
 
 
-def _draw_head(
-    index: int, spec: ModelSpec, status: ModelStatus, choices: Choices
-) -> tuple[gr.Dropdown, gr.Button, gr.HTML]:
-    with gr.Row(elem_classes="head"):
-        model = gr.Dropdown(
-            choices,
-            value=spec.id,
-            label=f"Model of panel {index + 1}",
-            show_label=False,
-            container=False,
-            filterable=False,
-            scale=1,
-            min_width=120,
-            elem_classes="model",
-        )
-        remove = gr.Button("Remove", size="sm", scale=0, min_width=0, elem_classes="remove-panel")
-    return model, remove, gr.HTML(about_model(spec, status), elem_classes="about")
+def _draw_model(index: int, spec: ModelSpec, choices: Choices) -> gr.Dropdown:
+    return gr.Dropdown(
+        choices,
+        value=spec.id,
+        label=f"Model of panel {index + 1}",
+        show_label=False,
+        container=False,
+        filterable=False,
+        scale=1,
+        min_width=120,
+        elem_classes="model",
+    )
 
 
 def _draw_system(spec: ModelSpec) -> tuple[gr.Textbox, gr.Textbox, gr.Button]:
