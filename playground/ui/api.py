@@ -1,4 +1,4 @@
-"""Three named endpoints for programs: /models, /render_prompt and /generate.
+"""Four named endpoints for programs: /models, /inspect_adapter, /render_prompt and /generate.
 
 They go the same way as the panels, through the pool, and answer in plain JSON; errors reach the client as one readable
 sentence. Knows no panel. Wired by `build`.
@@ -12,24 +12,48 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import gradio as gr
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
+from playground.adapters.facts import CheckedAdapter
 from playground.errors import PlaygroundError
-from playground.types import GenerationRequest, LoadProgress, Message, SamplingParams, Text
+from playground.types import (
+    MAX_ADAPTER_SCALE,
+    AdapterUse,
+    GenerationRequest,
+    LoadProgress,
+    Message,
+    SamplingParams,
+    Text,
+)
 
 if TYPE_CHECKING:
     from playground.engines.pool import EnginePool
 
 GENERATIONS = 64
+INSPECTIONS = 8
 MESSAGES = TypeAdapter(tuple[Message, ...])
 SAMPLING = TypeAdapter(SamplingParams)
 MODEL_ID: TypeAdapter[str] = TypeAdapter(Text)
 ADAPTER: TypeAdapter[str | None] = TypeAdapter(Text | None)
+SCALE: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=0, le=MAX_ADAPTER_SCALE, allow_inf_nan=False)])
+FACTS_TOLD = (
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "target_modules",
+    "rank_pattern",
+    "alpha_pattern",
+    "parameters",
+    "bytes",
+    "digest",
+    "base_model_name",
+    "warnings",
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +61,7 @@ log = logging.getLogger(__name__)
 def wire_api(registry: Registry, pool: EnginePool) -> None:
     api = Api(registry, pool)
     gr.api(api.models, api_name="models", queue=False)
+    gr.api(api.inspect_adapter, api_name="inspect_adapter", concurrency_id="api-inspect", concurrency_limit=INSPECTIONS)
     gr.api(api.render_prompt, api_name="render_prompt", queue=False)
     gr.api(api.generate, api_name="generate", concurrency_id="api-generate", concurrency_limit=GENERATIONS)
 
@@ -50,6 +75,18 @@ class Api:
         """Every model of the catalog, what is known of it and how far it is from answering."""
         with sentences():
             return [self._describe(spec) for spec in self.registry]
+
+    async def inspect_adapter(self, model_id: str, adapter: str) -> dict[str, Any]:
+        """What is known of an adapter that may be used with this model, and warnings about it; a refusal is an error.
+
+        adapter: an id of the catalog, owner/name or owner/name@revision on the Hub, or a folder. Does not load it.
+        """
+        with sentences():
+            checked = await self._adapter(self._spec(model_id), adapter)
+            if checked is None:
+                raise PlaygroundError("adapter is empty: name an adapter of the catalog, of the Hub, or a folder.")
+            known = {"id": checked.id, "name": checked.name, "revision": checked.revision, "model_id": checked.model_id}
+            return plain({**known, **{name: getattr(checked.facts, name) for name in FACTS_TOLD}})
 
     async def render_prompt(self, model_id: str, messages: list[dict[str, str]] | str) -> dict[str, Any]:
         """The exact text and token ids that a model receives for these messages, whatever their length.
@@ -70,15 +107,19 @@ class Api:
         messages: list[dict[str, str]] | str,
         sampling: dict[str, Any] | str | None = None,
         adapter: str | None = None,
+        adapter_scale: float = 1.0,
     ) -> AsyncIterator[dict[str, Any]]:
-        """Stream an answer: {delta, text, finish_reason, usage, timings, seed}, or {loading} while the model loads.
+        """Stream an answer: {delta, text, finish_reason, usage, timings, seed, adapter}, or {loading} while it loads.
 
         sampling: temperature (0 is greedy), top_p, top_k, repetition_penalty, max_new_tokens, stop, seed; all optional.
+        adapter: as /inspect_adapter takes it; adapter_scale, 0 to 2, multiplies its effect.
         """
         with sentences():
+            spec, scale = self._spec(model_id), _validate("adapter_scale", adapter_scale, SCALE)
+            checked = await self._adapter(spec, adapter)
             request = GenerationRequest(
-                model_id=self._spec(model_id).id,
-                adapter=_validate("adapter", adapter, ADAPTER) or None,
+                model_id=spec.id,
+                adapter=checked.use(scale) if checked else None,
                 messages=read_messages(messages),
                 sampling=read_sampling_json(sampling),
             )
@@ -87,6 +128,11 @@ class Api:
                 async for event in events:
                     text += "" if isinstance(event, LoadProgress) else event.delta
                     yield _step(event, text, request)
+
+    async def _adapter(self, spec: ModelSpec, adapter: Any) -> CheckedAdapter | None:
+        """None where none is named. Raises PlaygroundError."""
+        text = (_validate("adapter", adapter, ADAPTER) or "").strip()
+        return await self.pool.adapter(spec.id, text) if text else None
 
     def _spec(self, model_id: str) -> ModelSpec:
         """Raises PlaygroundError."""
@@ -107,16 +153,21 @@ class Api:
             "is_stand_in": spec.is_stand_in,
             "stand_in_for": spec.stand_in_for,
             "default_system": spec.prompt.default_system,
+            "adapters": [asdict(choice) for choice in self.pool.adapters(spec.id)],
         }
 
 
 def _step(event: Any, text: str, request: GenerationRequest) -> dict[str, Any]:
     """One update; every key is in every update, so that a client needs no second look."""
-    seed = {"seed": request.sampling.seed}
+    asked = {"seed": request.sampling.seed, "adapter": _named(request.adapter)}
     if isinstance(event, LoadProgress):
         nothing = {"finish_reason": None, "usage": None, "timings": None}
-        return {"delta": "", "text": text, **nothing, **seed, "loading": asdict(event)}
-    return plain({**asdict(event), "text": text, **seed, "loading": None})
+        return {"delta": "", "text": text, **nothing, **asked, "loading": asdict(event)}
+    return plain({**asdict(event), "text": text, **asked, "loading": None})
+
+
+def _named(adapter: AdapterUse | None) -> dict[str, Any] | None:
+    return adapter.model_dump() if adapter else None
 
 
 def plain(value: Any) -> Any:

@@ -14,7 +14,8 @@ from gradio_client.exceptions import AppError
 from serving import serving
 
 from model_registry.registry import Registry
-from playground.errors import OutOfMemoryError
+from playground.adapters.facts import AdapterChoice
+from playground.errors import AdapterError, OutOfMemoryError
 from playground.types import LoadProgress
 from playground.ui.api import Api
 
@@ -28,7 +29,13 @@ LOADING = LoadProgress("weights", 1, 2)
 def pool() -> FakePool:
     models = Registry([spec("alpha"), spec("beta", stand_in_for="alpha"), spec("slow"), spec("broken")])
     scripts = {
-        "alpha": Script(["He", "llo"], loading=[LOADING]),
+        "alpha": Script(
+            ["He", "llo"],
+            loading=[LOADING],
+            choices=[AdapterChoice("formal", "Formal", "Says sir.")],
+            refusals={"owner/bad": AdapterError("adapter_config.json: no.")},
+            warnings={"owner/odd": ["It names another base."]},
+        ),
         "slow": Script([], hangs=True),
         "broken": Script(["so "], error=OutOfMemoryError("The GPU is full: choose a smaller model.")),
     }
@@ -114,6 +121,9 @@ def test_generate_needs_no_sampling_and_takes_json_text(client: Client, pool: Fa
         (("alpha", MESSAGES, []), "sampling: "),
         (("alpha", MESSAGES, "[]"), "sampling: "),
         (("alpha", MESSAGES, {}, 7), "adapter: Input should be a valid string"),
+        (("alpha", MESSAGES, {}, "owner/bad"), "adapter_config.json: no."),
+        (("alpha", MESSAGES, {}, "formal", 2.5), "adapter_scale: Input should be less than or equal to 2"),
+        (("alpha", MESSAGES, {}, None, "much"), "adapter_scale: Input should be a valid number"),
         (("broken", MESSAGES), "The GPU is full: choose a smaller model."),
     ],
 )
@@ -153,7 +163,65 @@ def test_models_and_prompts_never_wait_for_an_answer(client: Client) -> None:
         job.cancel()
 
 
-def test_only_the_three_endpoints_are_public(client: Client) -> None:
+def test_models_lists_the_adapters_of_each(client: Client) -> None:
+    alpha, beta, *_ = client.predict(api_name="/models")
+    assert alpha["adapters"] == [{"id": "formal", "name": "Formal", "about": "Says sir."}]
+    assert beta["adapters"] == []
+
+
+def test_generate_resolves_the_adapter_and_names_it_in_every_update(client: Client, pool: FakePool) -> None:
+    steps = generate(client, "alpha", MESSAGES, None, " owner/name ", 0.5)
+    assert steps[-1]["text"] == "[owner/name × 0.5] Hello"
+    assert {step["loading"]["stage"] for step in steps if step["loading"]} == {"weights", "adapter"}
+    used = pool.requests[-1].adapter
+    assert used is not None
+    assert (used.id, used.scale, len(used.revision)) == ("owner/name", 0.5, 40)
+    assert all(step["adapter"] == used.model_dump() for step in steps)
+
+
+def test_an_adapter_is_used_in_full_unless_a_scale_is_given(client: Client, pool: FakePool) -> None:
+    generate(client, "alpha", MESSAGES, None, "formal")
+    used = pool.requests[-1].adapter
+    assert used is not None
+    assert used.scale == 1
+
+
+@pytest.mark.parametrize("none", [None, "", "  "])
+def test_without_an_adapter_every_update_says_so(client: Client, pool: FakePool, none: str | None) -> None:
+    assert all(step["adapter"] is None for step in generate(client, "alpha", MESSAGES, None, none, 0.5))
+    assert pool.requests[-1].adapter is None
+
+
+def test_inspect_adapter_tells_facts_and_warnings(client: Client, pool: FakePool) -> None:
+    told = client.predict("ALPHA", "owner/odd", api_name="/inspect_adapter")
+    asked = len(pool.requests)
+    assert (told["id"], told["model_id"], len(told["revision"])) == ("owner/odd", "alpha", 40)
+    assert (told["r"], told["lora_alpha"], told["parameters"], told["bytes"]) == (8, 16, 300_000, 1_200_000)
+    assert told["target_modules"] == ["blocks.0.attn.Wqkv", "blocks.1.attn.Wqkv"]
+    assert told["base_model_name"] == "fake/model"
+    assert len(told["digest"]) == 64
+    assert told["warnings"] == ["It names another base."]
+    assert len(pool.requests) == asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("alpha", "owner/bad"), "adapter_config.json: no."),
+        (("alpha", ""), "adapter is empty"),
+        (("alpha", 7), "adapter: Input should be a valid string"),
+        (("alpa", "formal"), "Did you mean alpha"),
+    ],
+)
+def test_an_adapter_that_cannot_be_inspected_is_a_sentence(
+    client: Client, arguments: tuple[Any, ...], words: str
+) -> None:
+    with pytest.raises(AppError) as caught:
+        client.predict(*arguments, api_name="/inspect_adapter")
+    assert words in str(caught.value)
+
+
+def test_only_the_four_endpoints_are_public(client: Client) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)
-    assert set(endpoints["named_endpoints"]) == {"/models", "/render_prompt", "/generate"}
+    assert set(endpoints["named_endpoints"]) == {"/models", "/inspect_adapter", "/render_prompt", "/generate"}
     assert not endpoints["unnamed_endpoints"]
