@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,7 @@ from playground.adapters.known_layers import KnownLayers, find_layers
 from playground.adapters.library import AdapterLibrary
 from playground.errors import AdapterError, CheckpointError, DownloadError
 
+ROOT = Path(__file__).parents[3]
 NOWHERE = "http://127.0.0.1:9"
 COMMIT = commit_of("main")
 SENTENCE_SIZE = 600
@@ -447,6 +450,46 @@ def test_a_failed_search_is_told_to_all_and_done_again(registry: Registry, layer
         known(spec)
     fails.append(False)
     assert known(spec).linear
+
+
+IN_THE_APP = """
+import sys
+from pathlib import Path
+from model_registry.registry import Registry
+from playground.adapters.fetch import AdapterStore
+from playground.adapters.known_layers import KnownLayers, find_layers
+from playground.adapters.library import AdapterLibrary
+from playground.engines.processes.child_process import in_child
+from playground.errors import CheckpointError
+
+registry = Registry.load()
+layers = KnownLayers(lambda spec: in_child(find_layers, spec))
+library = AdapterLibrary(registry, (), AdapterStore(Path("store")), layers, typed_folders=True)
+print(library.check(registry.get("demo-krutrim"), "krutrim-casual").facts.digest)
+empty = registry.get("demo-kullm3").weights.model_copy(update={"path": Path("/nowhere")})
+try:
+    layers(registry.get("demo-kullm3").model_copy(update={"weights": empty}))
+except CheckpointError as error:
+    print(error)
+print("torch" in sys.modules, Path("store").exists())
+"""
+
+
+def test_the_app_checks_adapters_without_torch(make: Make, krutrim_spec: ModelSpec, tmp_path: Path) -> None:
+    """As app.py puts it together, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IN_THE_APP],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    digest, sentence, has_torch = done.stdout.splitlines()
+    assert digest == make().check(krutrim_spec, "krutrim-casual").facts.digest
+    assert sentence.startswith("KULLM3 stand-in: config.json in /nowhere describes no model that can be built")
+    assert has_torch == "False False"
 
 
 # What strangers make
