@@ -75,6 +75,38 @@ def place(placement: Placement, spec: ModelSpec, memory: Memory) -> None:
             memory.take(share.device, tensor)
 
 
+def place_view(placement: Placement, spec: ModelSpec, rank: int, memory: Memory) -> None:
+    """The model with a LoRA adapter on every Linear layer of its blocks, beside its base."""
+    model = architecture(spec.id)
+    size = BYTES[placement.dtype]
+    home = {layer: share.device for share in placement.shares for layer in layers_of(share)}
+    offloaded = placement.is_spread and placement.shares[-1].device == "cpu"
+    home = dict.fromkeys(home, placement.device) if offloaded else home
+    for layer, block in enumerate(blocks_of(model)):
+        for module in block.modules():
+            if isinstance(module, nn.Linear):
+                memory.take(home[layer], rank * module.in_features * size)
+                memory.take(home[layer], rank * module.out_features * size)
+        memory.take(home[layer], kv_bytes(model, placement, size))
+    for device in {*home.values()}:
+        share = next(share for share in placement.shares if share.device == device)
+        _, *tensors = working(model, share, placement, size)  # less the process
+        for tensor in tensors:
+            memory.take(device, tensor)
+
+
+@cache
+def linears(model_id: str) -> dict[str, tuple[int, int]]:
+    """(out_features, in_features) of every Linear layer in the blocks, by full name."""
+    model = architecture(model_id)
+    inside = {id(module) for block in blocks_of(model) for module in block.modules()}
+    return {
+        name: (module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and id(module) in inside
+    }
+
+
 def layers_of(share: Share) -> range:
     return range(share.first_layer, share.last_layer + 1)
 

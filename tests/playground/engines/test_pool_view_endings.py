@@ -155,13 +155,12 @@ async def test_a_dead_process_is_told_to_who_waits_for_a_view_of_it_whoever_find
     pool, loads = machine(room_for=3)
     base = await make_ready(pool, loads, "a")
     panel = Panel(pool, "a", "formal")
-    attach = await base.next_view()
+    await base.next_view()
     await panel.reaches("adapter")
     base.alive = False  # and nobody has told those who ask it yet
     assert pool.status("a").state == "download"
     with pytest.raises(EngineError, match="A is gone: its process ended"):
         await panel.end()
-    attach.fail(EngineClosedError("stopped"))
     again = Panel(pool, "a", "formal")
     anew = (await loads.next("a")).arrive()
     (await anew.next_view()).arrive().finish()
