@@ -28,7 +28,7 @@ from model_registry.architectures.krutrim import KrutrimConfig, KrutrimForCausal
 from playground.engines.batched import BatchedEngine, BatchedOptions
 from playground.engines.checkpoints.device_map import block_names, device_map
 from playground.engines.decoding.sharded_loop import Request
-from playground.engines.in_process import InProcessEngine
+from playground.engines.in_process import InProcessEngine, Weights
 from playground.engines.sharded import ShardedEngine, ShardedOptions
 from playground.placement.plan import Share
 from playground.prompting.encoder import PromptEncoder
@@ -114,15 +114,20 @@ def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerFast:
 
 
 def make_engine(
-    model: PreTrainedModel | None = None, *, kind: Kind = "batched", context: int = CONTEXT, **options: int
+    model: PreTrainedModel | None = None,
+    *,
+    kind: Kind = "batched",
+    context: int = CONTEXT,
+    weights: Weights | None = None,
+    **options: int,
 ) -> Any:
     """An engine of that kind; `max_batch_tokens` is, for both, how much of a prompt is read in one step."""
     model = model if model is not None else tiny_llama()
     sizes = {"kv_tokens": 2048, "max_batch_tokens": 128, **options}
     if kind == "batched":
-        return BatchedEngine(model, encoder(model, context), options=BatchedOptions(**sizes))
+        return BatchedEngine(model, encoder(model, context), options=BatchedOptions(**sizes), weights=weights)
     sizes["step_tokens"] = sizes.pop("max_batch_tokens")
-    return ShardedEngine(model, encoder(model, context), options=ShardedOptions(**sizes))
+    return ShardedEngine(model, encoder(model, context), options=ShardedOptions(**sizes), weights=weights)
 
 
 def ask(question: str = "안녕", request_id: str | None = None, **sampling: Any) -> GenerationRequest:

@@ -18,9 +18,10 @@ import psutil
 
 from model_registry.registry import Registry
 from model_registry.spec import Dtype, ModelSpec
+from playground.adapters.facts import CheckedAdapter
 from playground.engines.process import ProcessEngine, start_engine
 from playground.engines.processes import worker
-from playground.errors import ContextFullError, OutOfMemoryError, PlaygroundError
+from playground.errors import AdapterError, ContextFullError, OutOfMemoryError, PlaygroundError
 from playground.placement.plan import Placement, Share
 from playground.types import DeviceUse, GenerationChunk, GenerationRequest, LoadProgress, Message, SamplingParams
 
@@ -105,7 +106,10 @@ def engine_processes() -> list[int]:
 
 
 class ScriptedEngine:
-    """Raises what its questions name; says how it stands otherwise. Lives in the engine's process."""
+    """Raises what its questions and adapters name; says how it stands otherwise. Lives in the engine's process.
+
+    Attaching "slow" takes for ever, which a file "attaching" in the adapter's folder tells.
+    """
 
     def __init__(self, model_id: str) -> None:
         self.model_id = model_id
@@ -125,6 +129,19 @@ class ScriptedEngine:
     async def abort(self, request_id: str) -> None: ...
 
     async def close(self) -> None: ...
+
+    def attach(self, adapter: CheckedAdapter, scale: float, kv_tokens: int) -> ScriptedEngine:
+        if adapter.id == "slow":
+            (adapter.folder / "attaching").touch()
+            threading.Event().wait()
+        errors: dict[str, Exception] = {
+            "full": OutOfMemoryError("The device is full: close other adapters."),
+            "misfit": AdapterError("It does not fit."),
+            "broken": LookupError("no such thing"),
+        }
+        if (error := errors.get(adapter.id)) is not None:
+            raise error
+        return ScriptedEngine(self.model_id)
 
     def memory(self) -> tuple[DeviceUse, ...]:
         return (DeviceUse("cpu", 4, 3, 2, 1, 0),)

@@ -13,7 +13,7 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from playground.engines.decoding.generation_loop import GenerationLoop
 from playground.engines.decoding.seeded_sampling import SeededSampling
-from playground.engines.in_process import InProcessEngine, end_tokens
+from playground.engines.in_process import InProcessEngine, PlainWeights, Weights, end_tokens
 from playground.prompting.encoder import PromptEncoder
 
 FLASH_PAGE = 256
@@ -46,7 +46,12 @@ class BatchedEngine(InProcessEngine):
     """See `InProcessEngine` for what it promises."""
 
     def __init__(
-        self, model: PreTrainedModel, encoder: PromptEncoder, *, options: BatchedOptions | None = None
+        self,
+        model: PreTrainedModel,
+        encoder: PromptEncoder,
+        *,
+        options: BatchedOptions | None = None,
+        weights: Weights | None = None,
     ) -> None:
         """Start the model's generation thread.
 
@@ -55,6 +60,7 @@ class BatchedEngine(InProcessEngine):
                 (transformers 5.23), so one in another thread would get wrong attention masks, for good.
             encoder: its prompt encoder.
             options: sizes.
+            weights: the model's; those of an engine that takes no adapters if left out.
 
         Raises:
             OutOfMemoryError: the device has no room for the KV cache.
@@ -65,7 +71,7 @@ class BatchedEngine(InProcessEngine):
         places = options.max_concurrent + options.max_waiting
         sampling = SeededSampling(model.config.get_text_config().vocab_size, places, model.device)
         loop = GenerationLoop(model, sampling, _config(model, options), eos_ids)
-        super().__init__(model, encoder, loop, eos_ids, places)
+        super().__init__(encoder, loop, eos_ids, places, weights or PlainWeights(model))
 
 
 def _config(model: PreTrainedModel, options: BatchedOptions) -> ContinuousBatchingConfig:

@@ -1,7 +1,8 @@
 """What the engines in this process share: from a request, through the prompt encoder and a token loop, to chunks.
 
 Asyncio on this side; the token loop's thread on the other. Admits requests, turns tokens into text, ends streams.
-Knows no UI, and of the loop only what `TokenLoop` says. Extended by `BatchedEngine` and `ShardedEngine`.
+Knows no UI, of the loop only what `TokenLoop` says, of adapters what `Weights` says. Extended by `BatchedEngine` and
+`ShardedEngine`.
 
 Whoever makes an engine closes it: its thread is no daemon, so a process that forgets does not end.
 """
@@ -15,13 +16,15 @@ from typing import Protocol
 
 from transformers import PreTrainedModel
 
+from playground.adapters.facts import CheckedAdapter
+from playground.engines.base import Engine
 from playground.engines.decoding.device_memory import device_use, weight_bytes
 from playground.engines.decoding.inbox import AbortedError, Inbox
 from playground.engines.decoding.row_sampling import RowSampling
 from playground.engines.text.answer import Answer
-from playground.errors import ContextFullError, EngineBusyError, EngineClosedError, EngineError
+from playground.errors import AdapterError, ContextFullError, EngineBusyError, EngineClosedError, EngineError
 from playground.prompting.encoder import PromptEncoder
-from playground.types import DeviceUse, EncodedPrompt, GenerationChunk, GenerationRequest, Usage
+from playground.types import AdapterUse, DeviceUse, EncodedPrompt, GenerationChunk, GenerationRequest, Usage
 
 
 class TokenLoop(Protocol):
@@ -56,6 +59,45 @@ class TokenLoop(Protocol):
         ...
 
 
+class Weights(Protocol):
+    """What an engine runs on: whose answers these are, and who else answers from the same."""
+
+    adapter: AdapterUse | None
+    """The adapter that is part of them."""
+
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes by device name, as far as no other engine tells of them. Cheap, from any thread."""
+        ...
+
+    def attach(self, adapter: CheckedAdapter, scale: float, kv_tokens: int) -> Engine:
+        """See `Engine.attach`."""
+        ...
+
+    def leave(self) -> None:
+        """The engine stops, and with it all that it attached; blocks until they have. May be repeated."""
+        ...
+
+
+class PlainWeights:
+    """Of an engine that takes no adapters."""
+
+    adapter: AdapterUse | None = None
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._sizes = weight_bytes(model)
+
+    def sizes(self) -> Mapping[str, int]:
+        """See `Weights.sizes`."""
+        return self._sizes
+
+    def attach(self, adapter: CheckedAdapter, scale: float, kv_tokens: int) -> Engine:
+        """See `Weights.attach`."""
+        raise AdapterError("This engine takes no adapters: use the model without one.")
+
+    def leave(self) -> None:
+        """See `Weights.leave`."""
+
+
 class InProcessEngine:
     """Honours every sampling parameter, so it never raises SamplingError.
 
@@ -64,34 +106,33 @@ class InProcessEngine:
     can be so close that it does.
 
     Args:
-        model: the engine's alone until `close`.
-        encoder: its prompt encoder.
-        loop: the running generation thread of that model.
+        encoder: the model's prompt encoder.
+        loop: the running generation thread of that model, which is the engine's alone until `close`.
         eos_ids: tokens that end an answer.
         places: requests at a time, those that wait included; more are refused with EngineBusyError.
+        weights: the model's.
     """
 
     def __init__(
         self,
-        model: PreTrainedModel,
         encoder: PromptEncoder,
         loop: TokenLoop,
         eos_ids: Collection[int],
         places: int,
+        weights: Weights,
     ) -> None:
         self.model_id = encoder.spec.id
         self._encoder = encoder
         self._loop = loop
         self._eos_ids = eos_ids
-        self._weights = weight_bytes(model)
+        self._weights = weights
         self._admitted: dict[str, Inbox] = {}
         self._slots = list(range(places))
         self._closed = False
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """See `Engine.stream`."""
-        if request.adapter is not None:
-            raise EngineError(f"{self._encoder.spec.name} runs without adapters here: choose no adapter.")
+        self._require_own(request.adapter)
         with self._place(request.request_id) as (inbox, slot):
             # In a thread, for a long prompt takes seconds. An end that comes meanwhile waits in the inbox.
             prompt = await asyncio.to_thread(self._encoder.encode, request.messages)
@@ -118,10 +159,18 @@ class InProcessEngine:
 
     async def close(self) -> None:
         """See `Engine.close`. The thread has ended a second later, unless one step of the model takes longer."""
-        self._closed = True
-        for inbox in list(self._admitted.values()):
-            inbox.end(EngineClosedError(f"{self._encoder.spec.name} was stopped while it answered."))
-        await asyncio.to_thread(self._loop.stop)
+        self._end_answers()
+        await asyncio.to_thread(self.stop)
+
+    def stop(self) -> None:
+        """As `close`, for threads without an event loop; blocks."""
+        self._end_answers()
+        self._weights.leave()
+        self._loop.stop()
+
+    def attach(self, adapter: CheckedAdapter, scale: float, kv_tokens: int) -> Engine:
+        """See `Engine.attach`."""
+        return self._weights.attach(adapter, scale, kv_tokens)
 
     @property
     def alive(self) -> bool:
@@ -130,7 +179,21 @@ class InProcessEngine:
 
     def memory(self) -> tuple[DeviceUse, ...]:
         """See `Engine.memory`."""
-        return device_use(self._weights, self._loop.kv_use())
+        return device_use(self._weights.sizes(), self._loop.kv_use())
+
+    def _require_own(self, asked: AdapterUse | None) -> None:
+        """Whoever asks the wrong engine is told, for its answer would pass for another's."""
+        own = self._weights.adapter
+        if asked != own:
+            raise EngineError(
+                f"{self._encoder.spec.name} runs with {_described(own)} here, but {_described(asked)} was asked for: "
+                "choose the adapter again."
+            )
+
+    def _end_answers(self) -> None:
+        self._closed = True
+        for inbox in list(self._admitted.values()):
+            inbox.end(EngineClosedError(f"{self._encoder.spec.name} was stopped while it answered."))
 
     def _room(self, prompt: EncodedPrompt) -> int:
         """Tokens that the answer may have: what the context leaves, or the cache where that is smaller."""
@@ -161,6 +224,12 @@ class InProcessEngine:
         finally:
             del self._admitted[request_id]
             self._slots.append(slot)
+
+
+def _described(adapter: AdapterUse | None) -> str:
+    if adapter is None:
+        return "no adapter"
+    return f"the adapter {adapter.id} ({adapter.revision or 'no revision'}) at scale {adapter.scale:g}"
 
 
 async def _next_delta(inbox: Inbox, answer: Answer) -> str:

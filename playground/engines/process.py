@@ -1,7 +1,8 @@
 """An engine in a process of its own, behind the same protocol as one that is here.
 
 Two models in one process fight for the interpreter at every token. Apart they do not, both load at once, a load can be
-ended at any moment, and what goes wrong in one of them stays there. Called by the pool. Imports no torch.
+ended at any moment, and what goes wrong in one of them stays there. A model with an adapter is no other model: it has
+an engine of its own in the process of its base. Called by the pool. Imports no torch.
 """
 
 from __future__ import annotations
@@ -11,15 +12,32 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, wait
-from contextlib import suppress
 
 from model_registry.spec import ModelSpec
+from playground.adapters.facts import CheckedAdapter
 from playground.engines.base import Engine
 from playground.engines.processes import worker
+from playground.engines.processes.answers import Answers
+from playground.engines.processes.attached import AttachedEngine
 from playground.engines.processes.child_process import ChildProcess
-from playground.engines.processes.wire import Abort, Ask, Cancel, Close, Ended, Failed, MemoryNow, News, Ready, Said
+from playground.engines.processes.wire import (
+    BASE,
+    Abort,
+    Attach,
+    Attached,
+    Close,
+    Detached,
+    Ended,
+    Failed,
+    MemoryNow,
+    News,
+    NotAttached,
+    Order,
+    Ready,
+    Said,
+)
 from playground.errors import EngineClosedError, EngineError, LoadCancelledError, LoadError, PlaygroundError
 from playground.placement.plan import Placement
 from playground.types import DeviceUse, GenerationChunk, GenerationRequest, LoadProgress
@@ -84,39 +102,30 @@ class ProcessEngine:
         self.ready: Future[None] = Future()
         self._name = task.spec.name
         self._report = report
-        self._numbers = itertools.count()
-        self._lock = threading.Lock()
-        self._answers: dict[int, _Answer] = {}
         self._memory: tuple[DeviceUse, ...] = ()
-        self._refusal: PlaygroundError | None = None
+        self._answers = Answers(self._tell)
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(BASE + 1)
+        self._attached: dict[int, AttachedEngine] = {}
         self._child = ChildProcess(task, self._hear, self._mourn)
 
     @property
     def alive(self) -> bool:
         """False once it was closed or its process has ended: it will answer nobody any more."""
-        return self._refusal is None
+        return self._answers.refusal(BASE) is None
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """See `Engine.stream`."""
-        number, answer = self._open()
-        self._child.tell(Ask(number, request))
-        try:
-            while not isinstance(news := await answer.news.get(), Ended):
-                yield news.chunk
-            if news.error is not None:
-                raise news.error
-        finally:
-            if self._answers.pop(number, None) is not None:
-                self._child.tell(Cancel(number))
+        return self._answers.stream(BASE, request)
 
     async def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""
-        self._child.tell(Abort(request_id))
+        self._tell(Abort(request_id))
 
     async def close(self) -> None:
         """See `Engine.close`. The process is gone after at most two seconds, and all its memory with it."""
         self._refuse(EngineClosedError, f"{self._name} was stopped: choose the model again.")
-        self._child.tell(Close())
+        self._tell(Close())
         await asyncio.to_thread(self._child.end, CLOSE_S)
 
     def abandon(self) -> None:
@@ -124,45 +133,62 @@ class ProcessEngine:
         self._refuse(EngineClosedError, f"{self._name} was given up while it was loaded.")
         self._child.end(0)
 
+    def attach(self, adapter: CheckedAdapter, scale: float, kv_tokens: int) -> Engine:
+        """See `Engine.attach`.
+
+        Raises:
+            EngineError: besides what the protocol says, where the process ended.
+        """
+        engine = self._enter(f"{self._name} with {adapter.name}")
+        self._tell(Attach(engine.number, adapter, scale, kv_tokens))
+        engine.ready.result()
+        return engine
+
     def memory(self) -> tuple[DeviceUse, ...]:
         """See `Engine.memory`; half a second old at most."""
         return self._memory
 
-    def _open(self) -> tuple[int, _Answer]:
-        answer = _Answer()
+    def _enter(self, name: str) -> AttachedEngine:
         with self._lock:
-            if self._refusal is not None:
-                raise type(self._refusal)(str(self._refusal))
+            if (refusal := self._answers.refusal(BASE)) is not None:
+                raise refusal
             number = next(self._numbers)
-            self._answers[number] = answer
-        return number, answer
+            engine = self._attached[number] = AttachedEngine(number, self.model_id, name, self._answers, self._tell)
+        return engine
 
     def _refuse(self, kind: type[PlaygroundError], sentence: str) -> None:
-        """Who is being answered is told; who comes later too, where nobody was told anything else before."""
+        """Nobody is answered any more, and nothing attached."""
+        self._answers.refuse(kind, sentence)
         with self._lock:
-            self._refusal = self._refusal or kind(sentence)
-            answers, self._answers = self._answers, {}
-        _deliver((answer, Ended(number, kind(sentence))) for number, answer in answers.items())
+            attached = list(self._attached.values())
+        for engine in attached:
+            engine.give_up(kind(sentence))
+
+    def _tell(self, order: Order) -> None:
+        self._child.tell(order)
 
     # The rest runs in the thread that lives with the process.
 
     def _hear(self, batch: list[News]) -> None:
-        pieces: list[tuple[_Answer, Said | Ended]] = []
         for news in batch:
             match news:
-                case Said(number) if (answer := self._answers.get(number)) is not None:
-                    pieces.append((answer, news))
-                case Ended(number) if (answer := self._answers.pop(number, None)) is not None:
-                    pieces.append((answer, news))
-                case MemoryNow(devices):
+                case Attached(number):
+                    self._attached[number].serve()
+                case NotAttached(number, error):
+                    self._attached.pop(number).give_up(error)
+                case Detached(number):
+                    self._attached.pop(number).end()
+                case MemoryNow(devices, number) if number == BASE:
                     self._memory = devices
+                case MemoryNow(devices, number) if number in self._attached:
+                    self._attached[number].devices = devices
                 case LoadProgress():
                     self._report(news)
                 case Ready():
                     self.ready.set_result(None)
                 case Failed(error):
                     self.ready.set_exception(error)
-        _deliver(pieces)
+        self._answers.hear(news for news in batch if isinstance(news, Said | Ended))
 
     def _mourn(self, how: str) -> None:
         if self.alive:
@@ -170,30 +196,9 @@ class ProcessEngine:
         ended = f"its process ended ({how})" if how else "its process ended"
         self._memory = ()
         self._refuse(EngineError, f"{self._name} is gone: {ended}. Send again: the model is loaded anew.")
+        for engine in list(self._attached.values()):
+            engine.end()
         if not self.ready.done():
             self.ready.set_exception(
                 LoadError(f"{self._name} could not be loaded: {ended}. Free some memory, or choose a smaller model.")
             )
-
-
-class _Answer:
-    """Belongs to the event loop that reads it."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.news: asyncio.Queue[Said | Ended] = asyncio.Queue()
-
-
-def _deliver(pieces: Iterable[tuple[_Answer, Said | Ended]]) -> None:
-    """With one call a loop: each wakes it up."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Answer, Said | Ended]]] = {}
-    for answer, news in pieces:
-        by_loop.setdefault(answer.loop, []).append((answer, news))
-    for loop, its in by_loop.items():
-        with suppress(RuntimeError):  # that loop is closed: nobody reads any more
-            loop.call_soon_threadsafe(_put, its)
-
-
-def _put(pieces: Iterable[tuple[_Answer, Said | Ended]]) -> None:
-    for answer, news in pieces:
-        answer.news.put_nowait(news)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from playground.engines.decoding.sharded_loop import ShardedLoop
-from playground.engines.in_process import InProcessEngine, end_tokens
+from playground.engines.in_process import InProcessEngine, PlainWeights, Weights, end_tokens
 from playground.prompting.encoder import PromptEncoder
 
 
@@ -37,7 +37,12 @@ class ShardedEngine(InProcessEngine):
     """See `InProcessEngine` for what it promises."""
 
     def __init__(
-        self, model: PreTrainedModel, encoder: PromptEncoder, *, options: ShardedOptions | None = None
+        self,
+        model: PreTrainedModel,
+        encoder: PromptEncoder,
+        *,
+        options: ShardedOptions | None = None,
+        weights: Weights | None = None,
     ) -> None:
         """Run a first step, which measures the cache, and start the model's generation thread.
 
@@ -45,6 +50,7 @@ class ShardedEngine(InProcessEngine):
             model: the engine's alone until `close`.
             encoder: its prompt encoder.
             options: sizes.
+            weights: the model's; those of an engine that takes no adapters if left out.
 
         Raises:
             OutOfMemoryError: a device has no room for a step beside the weights.
@@ -53,4 +59,5 @@ class ShardedEngine(InProcessEngine):
         options = options or ShardedOptions()
         eos_ids = end_tokens(model, encoder)
         loop = ShardedLoop(model, eos_ids, options.kv_tokens, options.max_concurrent, options.step_tokens)
-        super().__init__(model, encoder, loop, eos_ids, options.max_concurrent + options.max_waiting)
+        places = options.max_concurrent + options.max_waiting
+        super().__init__(encoder, loop, eos_ids, places, weights or PlainWeights(model))

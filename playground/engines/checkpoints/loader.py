@@ -23,6 +23,7 @@ from playground.engines.checkpoints.quantisation import recordable
 from playground.engines.checkpoints.tokenizers import load_tokenizer
 from playground.engines.checkpoints.weights import load_model
 from playground.engines.decoding.failures import is_memory
+from playground.engines.in_process import InProcessEngine, Weights
 from playground.engines.sharded import ShardedEngine, ShardedOptions
 from playground.errors import OutOfMemoryError
 from playground.placement.plan import Placement
@@ -67,11 +68,16 @@ def _fetch(spec: ModelSpec, report: Report) -> Path:
 
 
 def _start(model: PreTrainedModel, encoder: PromptEncoder, placement: Placement) -> Engine:
-    if not placement.is_spread:
+    from playground.engines.adapted import SharedWeights  # `child_process.preloaded` says why here
+
+    def start(tree: PreTrainedModel, kv_tokens: int, weights: Weights) -> InProcessEngine:
+        if placement.is_spread:
+            return ShardedEngine(tree, encoder, options=ShardedOptions(kv_tokens=kv_tokens), weights=weights)
         graphs = None if recordable(placement.quantisation) else False
-        options = BatchedOptions(kv_tokens=placement.kv_tokens, cuda_graphs=graphs)
-        return BatchedEngine(model, encoder, options=options)
-    return ShardedEngine(model, encoder, options=ShardedOptions(kv_tokens=placement.kv_tokens))
+        options = BatchedOptions(kv_tokens=kv_tokens, cuda_graphs=graphs)
+        return BatchedEngine(tree, encoder, options=options, weights=weights)
+
+    return start(model, placement.kv_tokens, SharedWeights(model, encoder.spec.id, start))
 
 
 @contextmanager

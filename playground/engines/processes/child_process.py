@@ -23,8 +23,8 @@ from typing import TypeVar, cast
 from playground.engines.processes.wire import News, Order, Wire
 from playground.engines.processes.worker import Task, work
 from playground.errors import PlaygroundError
+from playground.placement.quantising import quantisation_available
 
-PRELOADED = ["playground.engines.checkpoints.loader", "playground.engines.processes.worker"]
 ROOT = Path(__file__).parents[3]
 
 EXIT_S = 1.0
@@ -56,6 +56,16 @@ def prepare() -> None:
         # The server finds our modules from its working directory (Python 3.11); an engine starts in the app's.
         with chdir(ROOT), _interrupts_held_back():
             ensure_running()
+
+
+def preloaded() -> list[str]:
+    """Modules that every engine needs, for the server to import once.
+
+    Where bitsandbytes is installed, PEFT imports it, and that asks CUDA, after which no fork can use a GPU: then each
+    engine imports what attaches adapters by itself, while it loads.
+    """
+    modules = ["playground.engines.checkpoints.loader", "playground.engines.processes.worker"]
+    return modules if quantisation_available() else [*modules, "playground.engines.adapted"]
 
 
 def in_child(function: Callable[..., T], *arguments: object) -> T:
@@ -171,7 +181,7 @@ def _context() -> ForkServerContext | SpawnContext:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload(preloaded())
     return context
 
 

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Generic, TypeVar, cast
 
+from playground.adapters.facts import CheckedAdapter
 from playground.errors import PlaygroundError
 from playground.types import DeviceUse, GenerationChunk, GenerationRequest, LoadProgress
+
+BASE = 0
+"""The engine that a process was started for. What it attaches has other numbers, each used once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class Ask:
 
     number: int
     request: GenerationRequest
+    engine: int = BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,24 @@ class Abort:
     """See `Engine.abort`."""
 
     request_id: str
+    engine: int = BASE
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """See `Engine.attach`: `Attached` or `NotAttached` will be said of it."""
+
+    engine: int
+    adapter: CheckedAdapter
+    scale: float
+    kv_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Close an engine that was attached; `Detached` will be said of it."""
+
+    engine: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +75,28 @@ class Failed:
     """There will be no engine."""
 
     error: PlaygroundError
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """It serves."""
+
+    engine: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotAttached:
+    """It never will."""
+
+    engine: int
+    error: PlaygroundError
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """It is closed, and what it took is free."""
+
+    engine: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +120,11 @@ class MemoryNow:
     """See `Engine.memory`; said when it has changed."""
 
     devices: tuple[DeviceUse, ...]
+    engine: int = BASE
 
 
-Order = Ask | Cancel | Abort | Close
-News = LoadProgress | Ready | Failed | Said | Ended | MemoryNow
+Order = Ask | Cancel | Abort | Attach | Detach | Close
+News = LoadProgress | Ready | Failed | Attached | NotAttached | Detached | Said | Ended | MemoryNow
 
 Out = TypeVar("Out")
 In = TypeVar("In")

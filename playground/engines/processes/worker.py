@@ -1,5 +1,6 @@
 """The process of an engine: loads it, then answers what comes through the wire, until it is told to close.
 
+What the engine attaches, for its model with an adapter, lives here too: same weights, same wire, another number.
 `process` starts it, and imports it too, so torch and the loader are imported in the functions: the app's process does
 without them. One thread receives, the event loop answers and sends; the engine has its own. A slow reader at the other
 end holds up this loop, never the generation.
@@ -8,12 +9,14 @@ end holds up this loop, never the generation.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -21,25 +24,34 @@ from multiprocessing.connection import Connection
 from model_registry.spec import ModelSpec
 from playground.engines.base import Engine
 from playground.engines.processes.wire import (
+    BASE,
     Abort,
     Ask,
+    Attach,
+    Attached,
     Cancel,
     Close,
+    Detach,
+    Detached,
     Ended,
     Failed,
     MemoryNow,
     News,
+    NotAttached,
     Order,
     Ready,
     Said,
     Wire,
 )
-from playground.errors import EngineError, LoadError, PlaygroundError
+from playground.errors import EngineClosedError, EngineError, LoadError, PlaygroundError
 from playground.log import configure_log
 from playground.placement.plan import Device, Placement
-from playground.types import GenerationRequest, LoadProgress
+from playground.types import DeviceUse, GenerationRequest, LoadProgress
 
 MEMORY_INTERVAL_S = 0.5
+ATTACHING = 4
+"""Engines at a time; threads of their own, for answers need the others."""
+
 ORPHAN_S = 1.0
 """Seconds that an engine gets to close when the app is gone."""
 
@@ -89,7 +101,7 @@ def work(connection: Connection, task: Task) -> None:
 
 
 class Worker:
-    """One engine and those who wait for it at the other end of the wire."""
+    """One engine, those that it attaches, and those who wait for them at the other end of the wire."""
 
     def __init__(self, wire: Wire[News, Order], name: str, loop: asyncio.AbstractEventLoop) -> None:
         self._wire = wire
@@ -98,7 +110,9 @@ class Worker:
         self._news: list[News] = []
         self._running: dict[object, asyncio.Task[None]] = {}
         self._closing = asyncio.Event()
-        self._engine: Engine
+        self._engines: dict[int, Engine] = {}
+        self._told: dict[int, tuple[DeviceUse, ...]] = {}
+        self._attaching = ThreadPoolExecutor(ATTACHING, "attach")
 
     def load(self, task: Task) -> Engine | None:
         """The engine, or None when it has told why there is none."""
@@ -122,9 +136,10 @@ class Worker:
 
     async def serve(self, engine: Engine) -> None:
         """Answer until told to close."""
-        self._engine = engine
+        self._engines[BASE] = engine
+        gc.freeze()  # all this stays to the end: who collects garbage later, and holds everyone up, need not look at it
         self._say(Ready())
-        memory = asyncio.create_task(self._tell_memory())
+        memory = asyncio.create_task(self._watch_memory())
         await self._closing.wait()
         memory.cancel()
         await engine.close()
@@ -132,13 +147,17 @@ class Worker:
     def _obey(self, orders: list[Order]) -> None:
         for order in orders:
             match order:
-                case Ask(number, request):
-                    self._begin(number, self._answer(number, request))
+                case Ask(number, request, key):
+                    self._begin(number, self._answer(number, request, key))
                 case Cancel(number) if number in self._running:
                     self._running[number].cancel()
-                case Abort(request_id):
+                case Abort(request_id, key) if key in self._engines:
                     # A task, so that it comes behind the first step of a request that was asked just before.
-                    self._begin(object(), self._engine.abort(request_id))
+                    self._begin(object(), self._engines[key].abort(request_id))
+                case Attach():
+                    self._begin(object(), self._attach(order))
+                case Detach(key) if key in self._engines:
+                    self._begin(object(), self._detach(key))
                 case Close():
                     self._closing.set()
 
@@ -146,28 +165,56 @@ class Worker:
         task = self._running[key] = self._loop.create_task(what)
         task.add_done_callback(lambda _: self._running.pop(key))
 
-    async def _answer(self, number: int, request: GenerationRequest) -> None:
+    async def _answer(self, number: int, request: GenerationRequest, key: int) -> None:
         error: PlaygroundError | None = None
         try:
-            async with aclosing(self._engine.stream(request)) as chunks:
+            if key not in self._engines:
+                raise EngineClosedError(f"{self._name} was asked to answer with an adapter that is gone: send again.")
+            async with aclosing(self._engines[key].stream(request)) as chunks:
                 async for chunk in chunks:
                     self._say(Said(number, chunk))
-        except PlaygroundError as told:
-            error = told
-        except Exception as unexpected:
-            log.exception("%s: answering", self._name)
-            sentence = f"{self._name} failed: {_first_line(unexpected)}. Try again; the log has the details."
-            error = EngineError(sentence)
+        except Exception as raised:
+            error = self._sentence(raised, "answering")
         self._say(Ended(number, error))
 
-    async def _tell_memory(self) -> None:
-        told = None
+    async def _attach(self, order: Attach) -> None:
+        attach = self._engines[BASE].attach
+        what = (order.adapter, order.scale, order.kv_tokens)
+        try:
+            self._engines[order.engine] = await self._loop.run_in_executor(self._attaching, attach, *what)
+        except Exception as error:
+            self._say(NotAttached(order.engine, self._sentence(error, "attaching an adapter")))
+        else:
+            self._tell_memory()
+            self._say(Attached(order.engine))
+
+    async def _detach(self, key: int) -> None:
+        engine = self._engines.pop(key)
+        self._told.pop(key, None)
+        await engine.close()
+        del engine
+        await asyncio.to_thread(_free)
+        self._tell_memory()
+        self._say(Detached(key))
+
+    def _sentence(self, error: Exception, doing: str) -> PlaygroundError:
+        if isinstance(error, PlaygroundError):
+            return error
+        log.error("%s: %s", self._name, doing, exc_info=error)
+        return EngineError(f"{self._name} failed: {_first_line(error)}. Try again; the log has the details.")
+
+    async def _watch_memory(self) -> None:
         while True:
-            now = self._engine.memory()
-            if now != told:
-                told = now
-                self._say(MemoryNow(now))
+            self._tell_memory()
             await asyncio.sleep(MEMORY_INTERVAL_S)
+
+    def _tell_memory(self) -> None:
+        """As far as it has changed."""
+        for key, engine in self._engines.items():
+            now = engine.memory()
+            if now != self._told.get(key):
+                self._told[key] = now
+                self._say(MemoryNow(now, key))
 
     def _say(self, news: News) -> None:
         """Sent at the end of this turn of the loop, with all else that is said in it."""
@@ -178,6 +225,14 @@ class Worker:
     def _send(self) -> None:
         news, self._news = self._news, []
         self._wire.send(news)
+
+
+def _free() -> None:
+    """What an engine leaves behind holds on to itself; and torch keeps what it has had of a device."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _first_line(error: Exception) -> str:

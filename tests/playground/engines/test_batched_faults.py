@@ -139,11 +139,6 @@ async def test_too_many_requests_are_refused_and_the_rest_served() -> None:
     await engine.close()
 
 
-async def test_adapters_are_not_ignored(engine: BatchedEngine) -> None:
-    with pytest.raises(EngineError, match="choose no adapter"):
-        await answer(engine, ask().model_copy(update={"adapter": "mine"}))
-
-
 async def test_a_prompt_that_fills_the_context_is_refused_by_the_encoder(engine: BatchedEngine) -> None:
     with pytest.raises(PromptError):
         await answer(engine, ask("z" * 256))

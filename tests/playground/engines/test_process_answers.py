@@ -113,7 +113,7 @@ async def test_a_stream_that_nobody_reads_frees_its_place(talkative: ProcessEngi
         with pytest.raises(asyncio.CancelledError):
             await task
     await until(lambda: kv_used(talkative) == 0)
-    assert not talkative._answers
+    assert not talkative._answers._open
 
 
 def kv_used(engine: ProcessEngine) -> int:

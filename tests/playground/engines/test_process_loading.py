@@ -182,22 +182,26 @@ def refuse() -> None:
     raise CheckpointError("no")
 
 
-def test_the_fork_server_has_no_device_and_no_threads() -> None:
+@pytest.mark.parametrize("quantises", [True, False])
+def test_the_fork_server_has_no_device_and_no_threads(quantises: bool) -> None:
     """A fork of a process that has asked CUDA anything, or that has threads, is broken."""
-    run("""
+    without = "pass" if quantises else 'sys.modules["bitsandbytes"] = None'
+    run(f"""
         import sys, threading, warnings
         import torch
+        {without}
 
         def refuse(*_, **__):
             raise AssertionError("asked for a device while importing")
 
         for name in ("is_available", "device_count", "init", "_lazy_init", "current_device", "mem_get_info"):
             setattr(torch.cuda, name, refuse)
-        from playground.engines.processes.child_process import PRELOADED
-        for name in PRELOADED:
+        from playground.engines.processes.child_process import preloaded
+        for name in preloaded():
             __import__(name)
         assert threading.active_count() == 1, threading.enumerate()
         assert not torch.cuda.is_initialized()
+        assert {quantises} or "peft" in sys.modules
     """)
 
 
