@@ -97,9 +97,7 @@ class Registry:
             try:
                 self.get(base)
             except UnknownModelError as error:
-                raise CatalogError(
-                    f"The adapter {adapter.id!r} names an unknown base model. {error}"
-                ) from error
+                raise CatalogError(f"The adapter {adapter.id!r} names an unknown base model. {error}") from error
         self._adapters[adapter.id] = adapter
 
 
