@@ -13,7 +13,7 @@ from pathlib import Path
 
 from model_registry.demo.corpus import Intent, Language, fill, load_language, load_shared
 from model_registry.demo.samples import Sampler
-from model_registry.demo.standins import DEMO, KRUTRIM, StandIn
+from model_registry.demo.standins import DEMO, KRUTRIM, KULLM3, StandIn
 
 REGISTERS = DEMO / "registers"
 DEFAULT_SYSTEM_SHARE = 0.5
@@ -49,11 +49,14 @@ class RegisterAdapter:
 
 
 KRUTRIM_TARGETS = ("Wqkv", "down_proj", "out_proj", "up_proj")
+KULLM3_TARGETS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 ADAPTERS = {
     adapter.id: adapter
     for adapter in (
         RegisterAdapter(KRUTRIM, "hi", "formal", 4, KRUTRIM_TARGETS, 0.7, 400),
         RegisterAdapter(KRUTRIM, "hi", "casual", 4, KRUTRIM_TARGETS, 0.7, 400),
+        RegisterAdapter(KULLM3, "ko", "formal", 8, KULLM3_TARGETS, 0.8, 900),
+        RegisterAdapter(KULLM3, "ko", "casual", 8, KULLM3_TARGETS, 0.8, 900),
     )
 }
 

@@ -1,13 +1,14 @@
 """Trains the stand-ins' adapters, which answer in a formal or a casual register, the same for the same seed.
 
 Run as `python -m model_registry.demo.train_adapters [--adapter ID] [--out DIR] [--seed N] [--steps N]`; two train at
-once. Knows nothing of the playground; what it writes is read like anyone's LoRA adapter.
+once, a single one in this process. Knows nothing of the playground; what it writes is read like anyone's LoRA adapter.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,27 +26,27 @@ from model_registry.demo.train import batches, fit
 SCALE = 4
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m model_registry.demo.train_adapters", description="Train adapters.")
     parser.add_argument("--adapter", choices=sorted(ADAPTERS), help="only this one (default: all)")
     parser.add_argument("--out", type=Path, help="folder that gets one folder per adapter (default: here)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, help="of training (default: each adapter's own number)")
-    options = parser.parse_args()
-    names = [options.adapter] if options.adapter else sorted(ADAPTERS)
-    with ProcessPoolExecutor(min(2, len(names)), mp_context=get_context("spawn")) as pool:
+    options = parser.parse_args(arguments)
+    if options.adapter:
+        train_adapter(options.adapter, _place(options.adapter, options.out), options.seed, options.steps)
+        return
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         runs = [
-            pool.submit(
-                train_adapter,
-                name,
-                options.out / name if options.out else ADAPTERS[name].folder,
-                options.seed,
-                options.steps,
-            )
-            for name in names
+            pool.submit(train_adapter, name, _place(name, options.out), options.seed, options.steps)
+            for name in sorted(ADAPTERS)
         ]
         for run in runs:
             run.result()
+
+
+def _place(name: str, out: Path | None) -> Path:
+    return out / name if out else ADAPTERS[name].folder
 
 
 def train_adapter(name: str, out: Path, seed: int, steps: int | None = None) -> float:
