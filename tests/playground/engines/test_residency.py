@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import pytest
 from fakes import spec
+from held_engines import checked
 
 from model_registry.spec import ModelSpec
-from playground.engines.pooling.residency import make_room
+from playground.engines.pooling.residency import make_room, make_room_for_view
 from playground.engines.pooling.resident import Resident
 from playground.errors import PlacementError
-from playground.placement.plan import Placement, PlacementPlan, Share
+from playground.placement.plan import Placement, PlacementPlan, PlanOptions, Share
+from playground.placement.views import View
 
 HOMES = {"left": 2, "right": 1}
 """How many models each of these devices holds; a model's name begins with its device."""
@@ -93,3 +95,49 @@ def test_what_an_empty_machine_cannot_hold_is_the_planners_to_say() -> None:
     present = residents("left-1")
     with pytest.raises(PlacementError, match=r"^NOWHERE-1 does not fit\.$"):
         leavers(["nowhere-1"], present, [])
+
+
+class Desks(Homes):
+    """On which a view stands beside its base, where less than so many do."""
+
+    def __init__(self, views: int) -> None:
+        self.options = PlanOptions(views=views)
+
+    def find_view(self, view: View, standing: Sequence[Placement]) -> Placement | None:
+        taken = sum(placement.device == view.base.device for placement in standing)
+        return place(view.spec) if taken < HOMES[view.base.device] else None
+
+    def missing(self, view: View, standing: Sequence[Placement]) -> str:
+        return "a desk is missing"
+
+    def remedy(self, view: View, others: Sequence[ModelSpec]) -> str:
+        return f"fewer of {', '.join(spec.name for spec in others)}" if others else ""
+
+
+def test_a_base_that_leaves_takes_its_views_along() -> None:
+    (base,) = residents("left-1")
+    view = Resident(base.spec, base.placement, View(base.spec, base.placement, checked("formal")), base, last_used=-1)
+    room = make_room([spec("left-2"), spec("left-3")], [base, view], [base, view], Homes())
+    assert room.leaving == [base]
+
+
+def test_a_view_brings_its_base_and_both_have_room_or_neither_comes() -> None:
+    present = residents("left-1", "left-2")
+    room = make_room_for_view(spec("left-3"), checked("formal"), 1.0, present, Desks(8))
+    assert [one.label.model_id for one in room.arriving] == ["left-3", "left-3"]
+    assert room.arriving[1].host is room.arriving[0]
+    assert [one.spec.id for one in room.leaving] == ["left-1", "left-2"]
+    with pytest.raises(PlacementError, match=r"^RIGHT-1 with formal has no room beside its base: a desk is"):
+        make_room_for_view(spec("right-1"), checked("formal"), 1.0, present, Desks(8))
+
+
+def test_who_answers_is_in_a_views_way_and_options_that_would_help_are_named() -> None:
+    busy, host = residents("left-1", "left-2")
+    busy.users = 1
+    with pytest.raises(PlacementError) as told:
+        make_room_for_view(host.spec, checked("formal"), 0.5, [busy, host], Desks(8))
+    assert str(told.value) == (
+        "LEFT-2 with formal at 0.5 has no room beside its base: a desk is missing. LEFT-1 is being loaded and cannot "
+        "make room for LEFT-2 with formal at 0.5: wait until it is done, or stop it. "
+        "Or start the playground with fewer of LEFT-1."
+    )
