@@ -95,7 +95,9 @@ def words_of(base_id: str) -> dict[str, str]:
 @cache
 def tokenizer_of(base_id: str) -> PreTrainedTokenizerFast:
     base = STAND_INS[base_id]
-    return AutoTokenizer.from_pretrained(base.folder, config=base.model_config())
+    tokenizer = AutoTokenizer.from_pretrained(base.folder, config=base.model_config())
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    return tokenizer
 
 
 @cache
