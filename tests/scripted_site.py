@@ -42,7 +42,7 @@ def scripted_pool() -> FakePool:
     return FakePool(Registry([*specs, spec("tiny", stand_in_for="slow")]), scripts)
 
 
-def until(condition: Callable[[], object], page: Page, seconds: float = 10) -> None:
+def until(condition: Callable[[], object], page: Page, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"

@@ -11,8 +11,9 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 
 import gradio as gr
 from fakes import FakePool
@@ -21,7 +22,7 @@ from playground.settings import Settings
 from playground.ui.build import build, launch_arguments
 
 ROOT = Path(__file__).parents[1]
-START_S = 60
+START_S = 180
 
 
 @contextmanager
@@ -43,9 +44,12 @@ async def _launch(pool: FakePool, models: Sequence[str], port: int) -> gr.Blocks
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that systems give to whoever connects, so that it is still free when a server has started."""
+    while True:
+        port = SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def run_app(port: int, *arguments: str) -> subprocess.Popen[str]:

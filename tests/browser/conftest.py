@@ -12,9 +12,12 @@ import pytest
 from browser_panel import Playground
 from browser_path import ARGUMENTS, installed_browser
 from fakes import FakePool
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from scripted_site import scripted_pool
 from serving import free_port, run_app, serving
+
+PATIENCE_MS = 60_000
+"""For what a page is to do in a moment: as long as a machine may take that does three other things."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,6 +31,7 @@ def browser() -> Iterator[Browser]:
     """No longer than a module: Playwright keeps a loop running in this thread, where asyncio's tests want theirs."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=installed_browser(), args=ARGUMENTS)
+        expect.set_options(timeout=PATIENCE_MS)
         yield chromium
         chromium.close()
 
@@ -37,7 +41,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A fresh page. It fails the test if the page asks any other host, or if one of its scripts breaks."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-US")
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(PATIENCE_MS)
     strangers: list[str] = []
     broken: list[str] = []
     page.on("request", lambda request: strangers.append(request.url) if is_elsewhere(request.url) else None)
@@ -64,7 +68,7 @@ def app() -> Iterator[str]:
 
 def end(process: subprocess.Popen[str]) -> None:
     os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from engine_room import (
     GREEDY,
+    PATIENCE_S,
     QUESTIONS,
     Kind,
     Room,
@@ -112,7 +113,7 @@ async def test_close_does_not_wait_for_a_model_that_hangs(kind: Kind, caplog: py
     task = asyncio.create_task(answer(room.engine, ask()))
     await until(lambda: room.gate.holds)
     thread = thread_of(room.engine)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await room.engine.close()
     with pytest.raises(EngineClosedError):
         await task

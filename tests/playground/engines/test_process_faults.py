@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -20,7 +21,7 @@ from playground.engines.process import ProcessEngine
 from playground.errors import ContextFullError, EngineError, OutOfMemoryError
 
 ROOT = Path(__file__).parents[3]
-GONE_S = 8.0
+GONE_S = 30.0
 """In which a process must be gone whose parent was killed."""
 
 
@@ -87,7 +88,7 @@ async def test_a_killed_process_is_a_sentence_to_all_its_streams_and_nothing_to_
             os.kill(process_of(engine).pid, signal.SIGKILL)
             for stream in streams:
                 with pytest.raises(EngineError, match=r"killed by signal 9, perhaps for lack of memory.*Send again"):
-                    async with asyncio.timeout(10):
+                    async with asyncio.timeout(60):
                         [chunk async for chunk in stream]
             assert not engine.alive
             assert engine.memory() == ()
@@ -180,13 +181,15 @@ def test_no_process_outlives_its_app(tmp_path: Path, program: str, family_size: 
         family = psutil.Process(app.pid).children(recursive=True)
         assert len(family) >= family_size
         app.send_signal(number)
-        _, left = psutil.wait_procs(family, timeout=GONE_S)
-        assert all(has_ended(process) for process in left)
+        deadline = time.monotonic() + GONE_S
+        while left := [process for process in family if not has_ended(process)]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
 
 
 def has_ended(process: psutil.Process) -> bool:
     """In a container there may be nobody to bury an orphan, which has ended all the same."""
     try:
-        return process.status() == psutil.STATUS_ZOMBIE
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
