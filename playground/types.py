@@ -84,7 +84,7 @@ class AdapterUse(_Value):
     """The adapter that a request asks for, named so that the same one can be had again.
 
     id: of the catalog, owner/name on the Hub, or a folder's path.
-    revision: the commit of its repository, or "sha256:" and the digest of its weights' file.
+    revision: the commit of its repository, or "sha256:" and a digest of what a folder holds.
     scale: its effect is multiplied by it; 0 is the plain model.
     """
 

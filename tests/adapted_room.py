@@ -22,7 +22,7 @@ KV_TOKENS = 2048
 
 def checked(folder: Path, layers: BaseLayers, model_id: str = "tiny") -> CheckedAdapter:
     facts = inspect_adapter(folder, layers)
-    return CheckedAdapter(folder.name, f"The {folder.name}", f"sha256:{facts.digest}", model_id, folder, facts)
+    return CheckedAdapter(folder.name, f"The {folder.name}", f"sha256:{facts.fingerprint}", model_id, folder, facts)
 
 
 def adapters(root: Path, model: PreTrainedModel, *targets: list[str]) -> list[CheckedAdapter]:

@@ -5,6 +5,8 @@ Made by `base_layers` and `inspect`; read by whoever loads or lists adapters. Kn
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,6 +73,11 @@ class AdapterFacts:
     digest: str
     warnings: tuple[str, ...] = field(default=())
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of all that decides how it answers: the weights' file, and the config as it was read."""
+        return hashlib.sha256(json.dumps([self.digest, self.peft_fields()], sort_keys=True).encode()).hexdigest()
+
     def peft_fields(self) -> dict[str, Any]:
         """Arguments for `peft.LoraConfig` that mean the same as the adapter's own file.
 
@@ -94,7 +101,7 @@ class CheckedAdapter:
 
     id: as its user names it: of the catalog, owner/name on the Hub, or the folder's path.
     name: for people.
-    revision: the commit of its repository, or "sha256:" and the digest of its weights' file.
+    revision: the commit of its repository, or "sha256:" and the fingerprint of its two files.
     model_id: the model that it was inspected for.
     """
 

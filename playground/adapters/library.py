@@ -27,7 +27,7 @@ from playground.adapters.naming import FORMS, FolderName, HubName, parse_name
 from playground.adapters.shelves import Shelves
 from playground.errors import AdapterError
 
-DIGEST = "sha256:"
+FINGERPRINT = "sha256:"
 REMEMBERED = 64
 """Adapters whose facts are kept: a few kilobytes each."""
 
@@ -144,7 +144,7 @@ class AdapterLibrary:
             folder = adapter_folder(source.place)
             stamp = _stamp(folder)  # before it is read, so that a change meanwhile is seen later
             facts = inspect_adapter(folder, self._layers(spec))
-            found = DIGEST + facts.digest
+            found = FINGERPRINT + facts.fingerprint
         return _Known(CheckedAdapter(source.id, source.name, found, spec.id, folder, facts), stamp)
 
     def _remembered(self, model_id: str, adapter_id: str, revision: str) -> CheckedAdapter | None:

@@ -130,7 +130,7 @@ class EnginePool:
         Args:
             model_id: the model.
             text: a catalog id, owner/name on the Hub, its address there, or a folder.
-            revision: the commit, or the digest, that it must be; the present one if left out.
+            revision: the commit, or the fingerprint, that it must be; the present one if left out.
 
         Raises:
             PlaygroundError: AdapterError where it is not safe or does not fit; says why.

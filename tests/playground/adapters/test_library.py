@@ -177,7 +177,7 @@ def test_an_adapter_of_the_catalog_is_checked(make: Make, registry: Registry, kr
     assert folder is not None
     assert (checked.id, checked.name) == ("krutrim-formal", "Krutrim stand-in, formal Hindi")
     assert (checked.model_id, checked.folder) == ("demo-krutrim", folder.resolve())
-    assert checked.revision == f"sha256:{checked.facts.digest}"
+    assert checked.revision == f"sha256:{checked.facts.fingerprint}"
     assert checked.facts.warnings == ()
     assert checked.use(0.5).model_dump() == {"id": checked.id, "revision": checked.revision, "scale": 0.5}
 
@@ -352,6 +352,9 @@ def test_an_adapter_that_has_changed_must_be_chosen_again(make: Make, krutrim_sp
 def test_a_change_of_the_config_alone_is_seen_too(make: Make, krutrim_spec: ModelSpec, formal: Path) -> None:
     library = make()
     checked = library.check(krutrim_spec, str(formal))
+    edit_config(formal, lora_alpha=1)
+    assert "has changed since" in refusal(library, krutrim_spec, str(formal), checked.revision)
+    assert library.check(krutrim_spec, str(formal)).facts.digest == checked.facts.digest, "the weights are the same"
     edit_config(formal, use_dora=True)
     assert "`use_dora`" in refusal(library, krutrim_spec, str(formal), checked.revision)
 
@@ -378,7 +381,7 @@ def test_a_pinned_adapter_of_the_hub_is_that_commit_and_costs_no_request(
         assert library.check(krutrim_spec, "org/adapter", checked.revision) == checked
         assert library.check(krutrim_spec, "org/adapter").facts.digest != checked.facts.digest
     assert "is no commit" in refusal(library, krutrim_spec, "org/adapter", "main")
-    assert "is no commit" in refusal(library, krutrim_spec, "org/adapter", f"sha256:{checked.facts.digest}")
+    assert "is no commit" in refusal(library, krutrim_spec, "org/adapter", f"sha256:{checked.facts.fingerprint}")
 
 
 def test_only_so_many_are_remembered(
