@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -100,8 +101,8 @@ class SharedWeights(PlainWeights):
             view.adapter = adapter.use(scale)
             return self._start(tree, kv_tokens, view)
         except Exception as error:
-            if not isinstance(error, PlaygroundError):
-                log.exception("%s: attaching %s", self._model_id, adapter.id)
+            if not isinstance(error, PlaygroundError):  # as text: a record of the log would keep the frames
+                log.error("%s: attaching %s\n%s", self._model_id, adapter.id, traceback.format_exc())
             drop_frames(error)
             return _full(adapter) if isinstance(error, OutOfMemoryError) or is_memory(error) else error
 
