@@ -13,16 +13,16 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from queue import Queue
 
+from adapter_shelf import Shelf
 from fakes import spec
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
-from playground.adapters.facts import AdapterChoice, AdapterFacts, CheckedAdapter
+from playground.adapters.facts import CheckedAdapter
 from playground.engines.pool import EnginePool
-from playground.errors import AdapterError, EngineClosedError, LoadCancelledError
+from playground.errors import EngineClosedError, LoadCancelledError
 from playground.placement.plan import Device, Placement, PlanOptions
 from playground.placement.planner import plan
 from playground.types import (
@@ -201,33 +201,6 @@ class HeldLoads:
 
     def count(self, model_id: str) -> int:
         return self.diary.count(f"load {model_id}")
-
-
-class Shelf:
-    """Adapters for every model, by any name, but for those that are refused. `checks` are the questions."""
-
-    def __init__(self, parameters: int = 1000) -> None:
-        self.refused: dict[str, Exception] = {}
-        self.checks: list[tuple[str, str, str]] = []
-        self._parameters = parameters
-
-    def choices(self, spec: ModelSpec) -> tuple[AdapterChoice, ...]:
-        return (AdapterChoice("formal", "Formal", f"of {spec.id}"),)
-
-    def check(self, spec: ModelSpec, text: str, revision: str = "") -> CheckedAdapter:
-        self.checks.append((spec.id, text, revision))
-        if text in self.refused:
-            raise self.refused[text]
-        if revision not in ("", "r1"):
-            raise AdapterError(f"{text} is not there any more as it was.")
-        return checked(text, spec.id, self._parameters)
-
-
-def checked(
-    adapter_id: str, model_id: str = "a", parameters: int = 1000, targets: tuple[str, ...] = ("layers.0.q",)
-) -> CheckedAdapter:
-    facts = AdapterFacts(8, 8.0, False, targets, {}, {}, 4 * parameters, parameters, "", "", "0" * 64)
-    return CheckedAdapter(adapter_id, adapter_id, "r1", model_id, Path(), facts)
 
 
 def machine(

@@ -12,8 +12,9 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import pytest
+from adapter_shelf import Shelf
 from fakes import spec
-from held_engines import WHOLE, Shelf, ask, device
+from held_engines import WHOLE, ask, device
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec

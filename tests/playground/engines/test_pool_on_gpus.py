@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from held_engines import HeldAttach, HeldEngine, HeldLoads, Panel, Shelf
+from adapter_shelf import Shelf
+from held_engines import HeldAttach, HeldEngine, HeldLoads, Panel
 
 from model_registry.registry import Registry
 from playground.engines.pool import EnginePool

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from adapter_shelf import checked
 from fakes import spec
-from held_engines import WHOLE, HeldLoads, Panel, ask, checked, device, machine, make_ready, make_view_ready, views
+from held_engines import WHOLE, HeldLoads, Panel, ask, device, machine, make_ready, make_view_ready, views
 
 from model_registry.registry import Registry
 from playground.engines.pool import EnginePool

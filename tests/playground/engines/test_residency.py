@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
+from adapter_shelf import checked
 from fakes import spec
-from held_engines import checked
 
 from model_registry.spec import ModelSpec
 from playground.engines.pooling.residency import make_room, make_room_for_view

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from held_engines import checked
+from adapter_shelf import checked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from placements import placed
