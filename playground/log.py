@@ -9,12 +9,16 @@ import logging
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-TALKATIVE = ("httpx", "ContinuousBatchingLogger")
-"""Loggers of libraries that report normal business as news."""
+TALKATIVE = {
+    "httpx": logging.WARNING,
+    "ContinuousBatchingLogger": logging.WARNING,
+    "bitsandbytes.backends.cpu.ops": logging.ERROR,  # warns of a faster kernel that it lacks, needed or not
+}
+"""Loggers of libraries that report normal business as news, and what of them is news."""
 
 
 def configure_log(level: int = logging.INFO) -> None:
     """Write to stderr what is of this level or above."""
     logging.basicConfig(level=level, format=FORMAT)
-    for name in TALKATIVE:
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    for name, least in TALKATIVE.items():
+        logging.getLogger(name).setLevel(max(level, least))

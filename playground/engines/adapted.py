@@ -7,17 +7,17 @@ Called by the loader, and by engines that are asked to attach. Knows trees and e
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from threading import Lock, Thread
 
 from transformers import PreTrainedModel
 
 from playground.adapters.facts import AdapterFacts, CheckedAdapter
 from playground.adapters.sharing import shared_copy
-from playground.adapters.views import own_bytes, rescaled, view_of
 from playground.engines.base import Engine
 from playground.engines.decoding.failures import drop_frames, is_memory
 from playground.engines.in_process import InProcessEngine, PlainWeights, Weights
@@ -54,7 +54,7 @@ class SharedWeights(PlainWeights):
         self._model_id = model_id
         self._start = start
         self._pattern = _pattern(model)
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._closed = False
         self._loaded: list[_Loaded] = []
         self._engines: dict[_View, InProcessEngine] = {}
@@ -110,13 +110,15 @@ class SharedWeights(PlainWeights):
         """The tree for a view; one at a time, for none of them may run or change while it is copied."""
         if adapter.model_id != self._model_id:
             raise AdapterError(f"{adapter.name} was inspected for {adapter.model_id}: choose it again for this model.")
+        from playground.adapters import views  # `import_peft` says why here
+
         with self._lock:
             if self._closed:
                 raise _closed()
             loaded = next((known for known in self._loaded if known.facts == adapter.facts), None)
             if loaded is None:
                 loaded = self._read(adapter)
-            tree = rescaled(loaded.tree, scale)
+            tree = views.rescaled(loaded.tree, scale)
             loaded.users.append(view)
             view.loaded = loaded
             if loaded not in self._loaded:
@@ -126,8 +128,10 @@ class SharedWeights(PlainWeights):
     def _read(self, adapter: CheckedAdapter) -> _Loaded:
         if isinstance(self._pattern, AdapterError):
             raise AdapterError(str(self._pattern))
-        tree = view_of(self._pattern, adapter.folder, adapter.facts)
-        return _Loaded(adapter.facts, tree, own_bytes(tree))
+        from playground.adapters import views
+
+        tree = views.view_of(self._pattern, adapter.folder, adapter.facts)
+        return _Loaded(adapter.facts, tree, views.own_bytes(tree))
 
 
 class _View:
@@ -151,6 +155,15 @@ class _View:
         """See `Weights.leave`."""
         self._base.forget(self)
         self.loaded = None
+
+
+def import_peft() -> None:
+    """Begin to import PEFT, which takes seconds, so that the first adapter need not wait for it. Returns at once.
+
+    It brings bitsandbytes along where that is installed, and bitsandbytes asks CUDA, after which no fork could use a
+    GPU: so it is never imported before the engine has a process of its own.
+    """
+    Thread(target=import_module, args=["playground.adapters.views"], name="import-peft", daemon=True).start()
 
 
 def _pattern(model: PreTrainedModel) -> PreTrainedModel | AdapterError:

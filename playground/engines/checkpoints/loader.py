@@ -16,6 +16,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from model_registry.spec import ModelSpec
+from playground.engines.adapted import SharedWeights, import_peft
 from playground.engines.base import Engine
 from playground.engines.batched import BatchedEngine, BatchedOptions
 from playground.engines.checkpoints.checkpoint import MODEL_FILES, fetch
@@ -50,6 +51,7 @@ def load_engine(spec: ModelSpec, placement: Placement, report: Report) -> Engine
         LoadError: something that the placement needs is not installed.
         OutOfMemoryError: a device is full.
     """
+    import_peft()
     with _told(spec, "fetching its files"):
         folder = _fetch(spec, report)
         encoder = PromptEncoder(spec, load_tokenizer(spec, folder))
@@ -68,8 +70,6 @@ def _fetch(spec: ModelSpec, report: Report) -> Path:
 
 
 def _start(model: PreTrainedModel, encoder: PromptEncoder, placement: Placement) -> Engine:
-    from playground.engines.adapted import SharedWeights  # `child_process.preloaded` says why here
-
     def start(tree: PreTrainedModel, kv_tokens: int, weights: Weights) -> InProcessEngine:
         if placement.is_spread:
             return ShardedEngine(tree, encoder, options=ShardedOptions(kv_tokens=kv_tokens), weights=weights)

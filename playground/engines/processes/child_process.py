@@ -61,11 +61,10 @@ def prepare() -> None:
 def preloaded() -> list[str]:
     """Modules that every engine needs, for the server to import once.
 
-    Where bitsandbytes is installed, PEFT imports it, and that asks CUDA, after which no fork can use a GPU: then each
-    engine imports what attaches adapters by itself, while it loads.
+    Where bitsandbytes is installed, PEFT is not among them: `adapted.import_peft` says why.
     """
     modules = ["playground.engines.checkpoints.loader", "playground.engines.processes.worker"]
-    return modules if quantisation_available() else [*modules, "playground.engines.adapted"]
+    return modules if quantisation_available() else [*modules, "playground.adapters.views"]
 
 
 def in_child(function: Callable[..., T], *arguments: object) -> T:
