@@ -57,9 +57,9 @@ def is_elsewhere(url: str) -> bool:
     return parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def app() -> Iterator[str]:
-    """The address of `python app.py`, with the stand-ins on their real engines."""
+    """The address of `python app.py`, with the stand-ins on their real engines. Waiting, it takes a tenth of a core."""
     port = free_port()
     process = run_app(port, "--models", "demo-krutrim,demo-kullm3")
     yield f"http://127.0.0.1:{port}/"
