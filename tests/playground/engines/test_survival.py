@@ -91,7 +91,7 @@ async def outcomes(engine: BatchedEngine, requests: list[GenerationRequest]) -> 
 async def test_one_request_fails_and_the_others_go_on(
     engine: BatchedEngine, model: LlamaForCausalLM, sampling: dict[str, float], error: Callable[[], Exception]
 ) -> None:
-    requests = [ask(q, max_new_tokens=60, **{**sampling, "seed": n}) for n, q in enumerate(QUESTIONS[:6])]
+    requests = [ask(q, max_new_tokens=32, **{**sampling, "seed": n}) for n, q in enumerate(QUESTIONS[:6])]
     alone = [await answer(engine, request) for request in requests]
     with full(model, lambda step, tokens: step == 20, error) as tensors:
         together = await outcomes(engine, requests)
@@ -162,9 +162,9 @@ async def test_a_device_that_stays_full_ends_them_all_and_the_next_is_served(
 
 
 async def test_a_request_may_be_restarted_more_than_once(engine: BatchedEngine, model: LlamaForCausalLM) -> None:
-    requests = [ask(q, max_new_tokens=100, **{**SAMPLED, "seed": n}) for n, q in enumerate(QUESTIONS)]
+    requests = [ask(q, max_new_tokens=50, **{**SAMPLED, "seed": n}) for n, q in enumerate(QUESTIONS)]
     alone = [await answer(engine, request) for request in requests]
-    with full(model, lambda step, tokens: step in (3, 4, 30, 55), out_of_memory):
+    with full(model, lambda step, tokens: step in (3, 4, 20, 35), out_of_memory):
         together = await outcomes(engine, requests)
     survivors = [(said, got) for said, got in zip(alone, together, strict=True) if isinstance(got, str)]
     assert len(survivors) == len(QUESTIONS) - 4
