@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from serving import free_port, run_app
 KOREAN = "안녕하세요? 당신은 누구인가요?"
 HINDI = "नमस्ते! आप कौन हैं?"
 STORY = "Tell me a short story."
-END_S = 12
-"""`serve.END_S` and some: the return code 0 says that the process ended by itself before that, and was not cut off."""
 
 KULLM3_ASKED = json.loads((Path(__file__).parents[1] / "goldens" / "templates.json").read_text("utf-8"))["cases"][
     "kullm3"
@@ -34,24 +31,6 @@ def playground(page: Page, app: str) -> Playground:
 @pytest.fixture(scope="module")
 def client(app: str) -> Client:
     return Client(app, verbose=False, analytics_enabled=False)
-
-
-def watch(page: Page) -> None:
-    """Record, frame by frame, which panels are answering and how much each has said."""
-    page.evaluate(
-        """() => {
-          window.frames_seen = [];
-          const look = () => {
-            window.frames_seen.push([0, 1].map(index => {
-              const panel = document.querySelector(`#panel-${index}`);
-              const texts = [...panel.querySelectorAll('.bot-row .md')].filter(md => !md.querySelector('.foot'));
-              return [!!panel.querySelector('.foot.busy'), texts.reduce((sum, md) => sum + md.textContent.length, 0)];
-            }));
-            requestAnimationFrame(look);
-          };
-          look();
-        }"""
-    )
 
 
 STOP_AT_THE_FIRST_WORD = """() => new Promise(done => {
@@ -88,14 +67,9 @@ def test_both_models_answer_one_prompt_and_end_by_themselves(playground: Playgro
 
 def test_both_models_stream_at_the_same_time(playground: Playground) -> None:
     """Each is seen to grow while both are answering, more than once and wherever the other has come to."""
-    watch(playground.page)
+    playground.watch()
     ask_greedily(playground, STORY)
-    playground.page.wait_for_function(
-        """() => {
-          const both = window.frames_seen.filter(panels => panels.every(([busy]) => busy));
-          return [0, 1].every(index => new Set(both.map(panels => panels[index][1])).size > 3);
-        }"""
-    )
+    playground.until_both_grew()
     playground.press("Stop all")
 
 
@@ -207,8 +181,6 @@ def test_a_signal_in_the_middle_of_an_answer_ends_the_process(page: Page, number
     ask_greedily(playground, STORY)
     expect(playground.panel(0).answers).not_to_have_count(0, timeout=60_000)
     os.kill(process.pid, number)
-    began = time.monotonic()
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 0, output
-    assert time.monotonic() - began < END_S, output
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, f"it did not end by itself before `serve.END_S`:\n{output}"
     assert "Traceback" not in output
