@@ -15,7 +15,7 @@ from playground.types import half_character
 from playground.ui import view
 from playground.ui.adapter_state import Choosing, PanelAdapter
 from playground.ui.adapters import NOTHING, AdapterHandlers
-from playground.ui.handlers import groups, layout
+from playground.ui.handlers import buttons, groups
 from playground.ui.pace import StreamControl
 from playground.ui.panel import about_model, system_properties
 
@@ -35,18 +35,21 @@ class Comparing:
     async def compare(self, index: int, shown: Sequence[bool], model_id: str, system: str, *rest: Any) -> list[Any]:
         """Give the next panel this one's model and system prompt, and no adapter; its conversation stays.
 
-        Inputs: which panels are shown, the panel's model and system prompt, the Neighbour of every panel.
-        Outputs: hint, then as `layout`, then model, system prompt, default, about line and adapter of every panel.
+        Inputs: which panels are shown, the panel's model and system prompt, the Neighbour of each of `candidates`.
+        Outputs: hint, which panels are shown, all remove buttons, the add button, then of each candidate: column,
+        model, system prompt, default, about line and adapter.
         """
-        neighbours = groups(Neighbour, rest)
-        next_one = next_panel(index, shown)
-        size = len(NOTHING) + 4
-        if sentence := _obstacle(next_one, neighbours[next_one], system):
-            return [view.hint(sentence), *[gr.skip()] * (len(layout(shown)) + size * len(shown))]
-        values = [[gr.skip()] * size for _ in shown]
-        values[next_one] = self._plain(model_id, system, neighbours[next_one], [each.chosen for each in neighbours])
-        now_shown = [is_shown or place == next_one for place, is_shown in enumerate(shown)]
-        return ["", *layout(now_shown), *(value for panel in values for value in panel)]
+        places = candidates(index, len(shown))
+        neighbours = dict(zip(places, groups(Neighbour, rest), strict=True))
+        target = next_panel(index, shown)
+        nothing = [gr.skip()] * (len(NOTHING) + 5)
+        if sentence := _obstacle(target, neighbours[target], system):
+            return [view.hint(sentence), *[gr.skip()] * (len(shown) + 2), *nothing * len(places)]
+        panels = [each.chosen for each in neighbours.values()]
+        plain = [gr.Column(visible=True), *self._plain(model_id, system, neighbours[target], panels)]
+        now_shown = [is_shown or place == target for place, is_shown in enumerate(shown)]
+        changes = [value for place in places for value in (plain if place == target else nothing)]
+        return ["", now_shown, *buttons(now_shown), *changes]
 
     def _plain(self, model_id: str, system: str, neighbour: Neighbour, panels: Sequence[PanelAdapter]) -> list[Any]:
         spec = self.adapters.registry.get(model_id)
@@ -58,6 +61,12 @@ class Comparing:
             about_model(spec, self.adapters.pool.status(spec.id)),
             *self.adapters.reset(spec.id, neighbour.chosen, panels),
         ]
+
+
+def candidates(index: int, count: int) -> list[int]:
+    """What `next_panel` may say. No more than these are outputs of the event: Gradio's page goes over everything that
+    was ever one at each step of every answer."""
+    return [index + 1] if index + 1 < count else [*range(index)]
 
 
 def next_panel(index: int, shown: Sequence[bool]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from playground.ui.adapters import AdapterHandlers
-from playground.ui.comparing import Comparing
+from playground.ui.comparing import Comparing, candidates
 from playground.ui.devices import DeviceHandlers, DevicesView
 from playground.ui.handlers import Handlers
 from playground.ui.panel import Panel
@@ -138,7 +138,7 @@ def wire_previews(handlers: Handlers, panels: list[Panel], bar: PromptBar) -> No
 
 
 def wire_layout(handlers: Handlers, panels: list[Panel], bar: PromptBar, shown: gr.State) -> None:
-    layout = panel_layout(panels, bar, shown)
+    layout = [shown, *(panel.column for panel in panels), *layout_buttons(panels, bar)]
     bar.add_panel.click(handlers.add_panel, shown, layout, **NOW)
     for panel in panels:
         remove = partial(handlers.remove_panel, panel.index)
@@ -157,9 +157,6 @@ def wire_browser(bar: PromptBar, sampling: SamplingControls, page: gr.Blocks) ->
 def wire_adapters(own: AdapterHandlers, panels: list[Panel], bar: PromptBar, shown: gr.State) -> None:
     """A choice is checked in an event of its own, which may last as long as a download; a later one overtakes it."""
     everyone = [panel.adapter.chosen for panel in panels]
-    compare = [part for panel in panels for part in panel.neighbour]
-    layout = panel_layout(panels, bar, shown)
-    compared = [part for panel in panels for part in [*panel.identity, *panel.adapter.outputs]]
     for panel in panels:
         adapter = panel.adapter
         place = [panel.model, adapter.chosen, adapter.choosing, *everyone]
@@ -176,10 +173,11 @@ def wire_adapters(own: AdapterHandlers, panels: list[Panel], bar: PromptBar, sho
         adapter.cancel.click(own.cancel, [adapter.chosen, adapter.choosing], adapter.outputs, **NOW)
         adapter.menu.focus(own.refresh_menu, [panel.model, *everyone], adapter.menu, **NOW)
         panel.model.input(own.change_model, place, adapter.outputs, **NOW)
+        others = [panels[place] for place in candidates(panel.index, len(panels))]
         adapter.compare.click(
             partial(Comparing(own).compare, panel.index),
-            [shown, panel.model, panel.system, *compare],
-            [bar.hint, *layout, *compared],
+            [shown, panel.model, panel.system, *(part for other in others for part in other.neighbour)],
+            [bar.hint, shown, *layout_buttons(panels, bar), *(part for other in others for part in other.everything)],
             **NOW,
         )
 
@@ -193,9 +191,9 @@ def wire_devices(devices: DevicesView, own: DeviceHandlers, handlers: Handlers, 
     pressed.then(handlers.refresh_menus, *menus(panels), **NOW)
 
 
-def panel_layout(panels: list[Panel], bar: PromptBar, shown: gr.State) -> list[gr.components.Component | gr.Column]:
-    """The outputs of `handlers.layout`."""
-    return [shown, *(panel.column for panel in panels), *(panel.remove for panel in panels), bar.add_panel]
+def layout_buttons(panels: list[Panel], bar: PromptBar) -> list[gr.components.Component]:
+    """The outputs of `handlers.buttons`."""
+    return [*(panel.remove for panel in panels), bar.add_panel]
 
 
 def menus(panels: list[Panel]) -> tuple[list[gr.components.Component], list[gr.components.Component]]:

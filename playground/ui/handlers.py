@@ -134,15 +134,15 @@ class Handlers:
         return [False, ""]
 
     async def add_panel(self, shown: Sequence[bool]) -> list[Any]:
-        """Inputs: which panels are shown. Outputs: the same, then `layout`."""
+        """Inputs: which panels are shown. Outputs: the same, then `_layout`."""
         first = shown.index(False) if False in shown else None
-        return layout([is_shown or index == first for index, is_shown in enumerate(shown)])
+        return _layout([is_shown or index == first for index, is_shown in enumerate(shown)])
 
     async def remove_panel(self, index: int, shown: Sequence[bool], control: StreamControl) -> list[Any]:
         """Inputs: which panels are shown, the panel's control. Outputs: state, chat, notice, then as `add_panel`."""
         if sum(shown) == 1:
-            return [*[gr.skip()] * 3, *layout(shown)]
-        return [*_cleared(control), *layout([is_shown and i != index for i, is_shown in enumerate(shown)])]
+            return [*[gr.skip()] * 3, *_layout(shown)]
+        return [*_cleared(control), *_layout([is_shown and i != index for i, is_shown in enumerate(shown)])]
 
     async def refresh_menus(self, *model_ids: str) -> list[Any]:
         """Inputs: every panel's model. Outputs: the menu of every panel, its about line, as things stand now."""
@@ -218,11 +218,14 @@ def _cleared(control: StreamControl) -> list[Any]:
     return [PanelState(), [], ""]
 
 
-def layout(shown: Sequence[bool]) -> list[Any]:
+def _layout(shown: Sequence[bool]) -> list[Any]:
     """Which panels are shown, their columns, their remove buttons, the add button."""
-    columns = [gr.Column(visible=is_shown) for is_shown in shown]
-    removable = [gr.Button(interactive=sum(shown) > 1) for _ in shown]
-    return [list(shown), *columns, *removable, gr.Button(interactive=not all(shown))]
+    return [list(shown), *(gr.Column(visible=is_shown) for is_shown in shown), *buttons(shown)]
+
+
+def buttons(shown: Sequence[bool]) -> list[gr.Button]:
+    """The remove buttons, the add button."""
+    return [*(gr.Button(interactive=sum(shown) > 1) for _ in shown), gr.Button(interactive=not all(shown))]
 
 
 def groups(kind: Any, values: Sequence[Any]) -> list[Any]:

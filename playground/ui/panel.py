@@ -60,9 +60,9 @@ class Panel:
         return [self.control, self.adapter.chosen, self.adapter.choosing]
 
     @property
-    def identity(self) -> list[gr.components.Component]:
-        """What shows a model: menu, system prompt, default, about line."""
-        return [self.model, self.system, self.default_system, self.about]
+    def everything(self) -> list[gr.components.Component | gr.Row | gr.Column]:
+        """What shows another model: column, menu, system prompt, default, about line, adapter."""
+        return [self.column, self.model, self.system, self.default_system, self.about, *self.adapter.outputs]
 
     @property
     def answer(self) -> list[gr.components.Component]:

@@ -12,10 +12,11 @@ from model_registry.registry import Registry
 from playground.adapters.facts import AdapterChoice
 from playground.ui.adapter_state import Choosing, PanelAdapter
 from playground.ui.adapters import NAMES, AdapterHandlers
-from playground.ui.comparing import Comparing, next_panel
+from playground.ui.comparing import Comparing, candidates, next_panel
 from playground.ui.pace import StreamControl
 
 PANELS = 4
+CHANGED = ("column", "model", "system", "default_system", "model_about", *NAMES)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,7 @@ def test_the_next_panel_is_to_the_right_or_the_first_hidden_or_to_the_left(
     index: int, shown: list[bool], target: int
 ) -> None:
     assert next_panel(index, shown) == target
+    assert target in candidates(index, PANELS)
 
 
 class Page:
@@ -46,14 +48,17 @@ class Page:
     async def compare(
         self, index: int, shown: list[bool], model_id: str = "a", system: str = "Mine."
     ) -> tuple[str, list[Any], list[dict[str, Any]]]:
-        """The hint, the layout's values, and what changes in each panel."""
+        """The hint, what is shown and its buttons, and what changes in each panel that may be the next."""
         comparing = Comparing(AdapterHandlers(self.pool.registry, self.pool))  # type: ignore[arg-type]
-        known = [part for each in zip(self.controls, self.chosen, self.choosing, strict=True) for part in each]
+        places = candidates(index, PANELS)
+        known = [part for place in places for part in (self.controls[place], self.chosen[place], self.choosing[place])]
         hint, *values = await comparing.compare(index, shown, model_id, system, *known)
-        names = ("model", "system", "default_system", "model_about", *NAMES)
-        layout, rest = values[: -PANELS * len(names)], values[-PANELS * len(names) :]
-        groups = [rest[start : start + len(names)] for start in range(0, len(rest), len(names))]
-        return hint, layout, [{n: v for n, v in zip(names, group, strict=True) if v != SKIP} for group in groups]
+        layout, rest = values[: PANELS + 2], values[PANELS + 2 :]
+        groups = [rest[start : start + len(CHANGED)] for start in range(0, len(rest), len(CHANGED))]
+        panels: list[dict[str, Any]] = [{} for _ in range(PANELS)]
+        for place, group in zip(places, groups, strict=True):
+            panels[place] = {name: value for name, value in zip(CHANGED, group, strict=True) if value != SKIP}
+        return hint, layout, panels
 
 
 async def test_the_next_panel_gets_the_model_its_system_prompt_and_no_adapter() -> None:
@@ -74,10 +79,18 @@ async def test_the_next_panel_gets_the_model_its_system_prompt_and_no_adapter() 
 
 
 async def test_a_hidden_panel_is_shown() -> None:
-    _, (shown, *columns), panels = await Page().compare(1, [True, True, False, False])
+    _, (shown, *_, add), panels = await Page().compare(1, [True, True, False, False])
     assert shown == [True, True, True, False]
-    assert [column.visible for column in columns[:PANELS]] == shown
+    assert add.interactive
+    assert panels[2]["column"].visible
     assert panels[2]["model"]["value"] == "a"
+
+
+async def test_the_last_panel_takes_the_first_hidden_one_and_then_no_panel_can_be_added() -> None:
+    _, (shown, *_, add), panels = await Page().compare(3, [True, False, True, True])
+    assert shown == [True] * PANELS
+    assert not add.interactive
+    assert [bool(panel) for panel in panels] == [False, True, False, False]
 
 
 async def test_while_the_next_panel_answers_nothing_changes_and_it_says_so() -> None:
