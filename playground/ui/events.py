@@ -104,7 +104,7 @@ def wire_models(handlers: Handlers, panels: list[Panel], page: gr.Blocks) -> Non
             [panel.model, panel.system, panel.default_system],
             [panel.system, panel.default_system, panel.about],
             **NOW,
-        )
+        ).then(handlers.refresh_menus, *menus(panels), **NOW)  # the one before, of the focus, may be late with the old
         panel.reset_system.click(**HERE, inputs=panel.default_system, outputs=panel.system, js="own => own")
         gr.on(
             [panel.system.change, panel.default_system.change],
