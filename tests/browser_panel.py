@@ -7,6 +7,25 @@ from playwright.sync_api import Locator, Page, expect
 PATIENCE_MS = 60_000
 
 
+WATCH = """() => {
+  window.frames_seen = [];
+  const look = () => {
+    window.frames_seen.push([0, 1].map(index => {
+      const panel = document.querySelector(`#panel-${index}`);
+      const texts = [...panel.querySelectorAll('.bot-row .md')].filter(md => !md.querySelector('.foot'));
+      return [!!panel.querySelector('.foot.busy'), texts.reduce((sum, md) => sum + md.textContent.length, 0)];
+    }));
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+
+BOTH_GREW = """() => {
+  const both = window.frames_seen.filter(panels => panels.every(([busy]) => busy));
+  return [0, 1].every(index => new Set(both.map(panels => panels[index][1])).size > 3);
+}"""
+
+
 class Panel:
     """One panel by its place, counted from 0."""
 
@@ -51,6 +70,34 @@ class Panel:
         self.root.locator(".model input").click()
         self.root.get_by_role("option").filter(has_text=name).click()
 
+    @property
+    def adapter(self) -> Locator:
+        """The adapter menu."""
+        return self.root.get_by_label("Adapter of panel", exact=False).first
+
+    def choose_adapter(self, name: str) -> None:
+        self.adapter.click()
+        self.root.get_by_role("option").filter(has_text=name).click()
+
+    def put_on(self, name: str) -> None:
+        """Choose an adapter and wait until it is in use."""
+        self.choose_adapter(name)
+        expect(self.adapter).to_have_value(name)
+        expect(self.root.locator(".block.adapter-about .about-line")).to_be_visible()
+        expect(self.root.locator(".inspecting")).to_have_count(0)
+
+    def type_adapter(self, text: str) -> None:
+        """Name one that no menu offers."""
+        self.choose_adapter("From the Hub or a folder")
+        field = self.root.get_by_placeholder("owner/name, owner/name@revision, or a folder")
+        field.fill(text)
+        field.press("Enter")
+
+    def set_scale(self, scale: str) -> None:
+        field = self.root.get_by_label("number input for Adapter scale", exact=False)
+        field.fill(scale)
+        field.press("Tab")
+
     def open(self, box: str) -> None:
         self.root.get_by_role("button", name=box).click()
 
@@ -74,6 +121,14 @@ class Playground:
     def ask(self, text: str) -> None:
         self.type(text)
         self.prompt.press("Enter")
+
+    def watch(self) -> None:
+        """Record, frame by frame, which of the first two panels are answering and how much each has said."""
+        self.page.evaluate(WATCH)
+
+    def until_both_grew(self) -> None:
+        """Each, since `watch`, while both were answering, more than once and wherever the other had come to."""
+        self.page.wait_for_function(BOTH_GREW, timeout=PATIENCE_MS)
 
     def press(self, name: str) -> None:
         self.page.locator("#prompt-bar").get_by_role("button", name=name, exact=True).click()

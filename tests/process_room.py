@@ -99,9 +99,9 @@ def process_of(engine: ProcessEngine) -> psutil.Process:
     return psutil.Process(pid)
 
 
-def engine_processes() -> list[int]:
-    """All processes that the fork server of this process has made."""
-    servers = [child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline())]
+def engine_processes(of: int | None = None) -> list[int]:
+    """All processes that the fork server of a process has made; of this one where none is named."""
+    servers = [child for child in psutil.Process(of).children() if "forkserver" in " ".join(child.cmdline())]
     return [grandchild.pid for server in servers for grandchild in server.children()]
 
 

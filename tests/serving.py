@@ -57,6 +57,12 @@ def run_app(port: int, *arguments: str) -> subprocess.Popen[str]:
     return run_server(port, "app.py", "--no-browser", "--port", str(port), *arguments)
 
 
+def stop_app(process: subprocess.Popen[str]) -> None:
+    """As a user's Ctrl+C or a service manager ends it."""
+    process.terminate()
+    process.communicate(timeout=60)
+
+
 def run_server(port: int, *arguments: str) -> subprocess.Popen[str]:
     """A Python program that serves the page at this port, once it answers."""
     command = [sys.executable, *arguments]

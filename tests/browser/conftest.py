@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -14,7 +11,7 @@ from browser_path import ARGUMENTS, installed_browser
 from fakes import FakePool
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from scripted_site import scripted_pool
-from serving import free_port, run_app, serving
+from serving import free_port, run_app, serving, stop_app
 
 PATIENCE_MS = 60_000
 """For what a page is to do in a moment: as long as a machine may take that does three other things."""
@@ -63,12 +60,7 @@ def app() -> Iterator[str]:
     port = free_port()
     process = run_app(port, "--models", "demo-krutrim,demo-kullm3")
     yield f"http://127.0.0.1:{port}/"
-    end(process)
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
+    stop_app(process)
 
 
 @pytest.fixture(scope="module")
