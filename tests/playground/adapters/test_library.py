@@ -175,7 +175,7 @@ def test_an_adapter_of_the_catalog_is_checked(make: Make, registry: Registry, kr
     checked = make().check(krutrim_spec, " krutrim-formal ")
     folder = registry.adapter("krutrim-formal").weights.path
     assert folder is not None
-    assert (checked.id, checked.name) == ("krutrim-formal", "Krutrim stand-in, formal Hindi")
+    assert (checked.id, checked.name) == ("krutrim-formal", "Formal Hindi (stand-in)")
     assert (checked.model_id, checked.folder) == ("demo-krutrim", folder.resolve())
     assert checked.revision == f"sha256:{checked.facts.fingerprint}"
     assert checked.facts.warnings == ()
