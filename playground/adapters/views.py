@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -25,7 +26,7 @@ from transformers import PreTrainedModel
 from playground.adapters.facts import AdapterFacts
 from playground.adapters.files import adapter_folder, open_inside, shown
 from playground.adapters.header import WEIGHTS
-from playground.adapters.sharing import hooks_of, shared_copy
+from playground.adapters.sharing import copy_around, hooks_of, shared_copy
 from playground.adapters.tensors import PREFIX
 from playground.errors import AdapterError, OutOfMemoryError
 from playground.types import MAX_ADAPTER_SCALE
@@ -108,13 +109,42 @@ def _read(folder: Path, facts: AdapterFacts) -> dict[str, Tensor]:
 
 
 def _inject(view: PreTrainedModel, facts: AdapterFacts) -> None:
-    """PEFT's layers in the view, their weights yet without memory."""
-    config = LoraConfig(**facts.peft_fields())
+    """PEFT's layers in the view, their weights yet without memory.
+
+    PEFT makes the first of each kind, and the others are copies, for it takes PEFT a second to make some hundred.
+    """
+    modules = dict(view.named_modules())
+    firsts: dict[tuple[object, ...], str] = {}
+    kinds = {name: _kind(modules.get(name), name, facts) for name in facts.target_modules}
+    for name, kind in kinds.items():
+        firsts.setdefault(kind, name)
+    _inject_some(view, facts, tuple(firsts.values()))
+    for name, kind in kinds.items():
+        first = firsts[kind]
+        if name != first:
+            layer = copy_around(view.get_submodule(first), modules[first], modules[name])
+            parent, _, child = name.rpartition(".")
+            setattr(modules[parent], child, layer)
+    if set(_layers(view)) != set(facts.target_modules):
+        raise AdapterError(MISFIT)
+
+
+def _kind(base: nn.Module | None, name: str, facts: AdapterFacts) -> tuple[object, ...]:
+    """Equal for layers of which one can be a copy of another."""
+    if not isinstance(base, nn.Linear):
+        raise AdapterError(MISFIT)
+    rank, alpha = facts.rank_pattern.get(name, facts.r), facts.alpha_pattern.get(name, facts.lora_alpha)
+    return type(base), base.in_features, base.out_features, rank, alpha
+
+
+def _inject_some(view: PreTrainedModel, facts: AdapterFacts, names: tuple[str, ...]) -> None:
+    ranks = {name: rank for name, rank in facts.rank_pattern.items() if name in names}
+    alphas = {name: alpha for name, alpha in facts.alpha_pattern.items() if name in names}
+    some = replace(facts, target_modules=names, rank_pattern=ranks, alpha_pattern=alphas)
+    config = LoraConfig(**some.peft_fields())
     with _peft_errors(), torch.device("meta"):
         inject_adapter_in_model(config, view, NAME)
     view.eval()  # which PEFT's new layers are not
-    if set(_layers(view)) != set(facts.target_modules):
-        raise AdapterError(MISFIT)
 
 
 @contextmanager
@@ -157,8 +187,11 @@ def _device(layer: LoraLayer) -> torch.device:
 def _set_scale(view: PreTrainedModel, scale: float) -> PreTrainedModel:
     for layer in _layers(view).values():
         layer.set_scale(NAME, scale)
-        layer.enable_adapters(scale > 0)  # else 0 times an overflow in 16 bits would be NaN, and -0.0 become 0.0
-    return view.requires_grad_(False)  # switching PEFT's layers on makes them trainable
+        if layer.disable_adapters == (scale > 0):
+            layer.enable_adapters(scale > 0)  # else 0 times an overflow in 16 bits would be NaN, and -0.0 become 0.0
+            for half in HALVES:  # switching PEFT's layers on makes them trainable
+                _half(layer, half).requires_grad_(False)
+    return view
 
 
 def _layers(view: PreTrainedModel) -> dict[str, LoraLayer]:

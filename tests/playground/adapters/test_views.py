@@ -7,11 +7,14 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from engine_room import tiny_gpt_neox, tiny_krutrim, tiny_llama
+from peft import LoraConfig
 from shared_weights import addresses, logits, portrait, reach, tensor_bytes, with_peft
 from tiny_adapters import WEIGHTS, edit_tensors, write_adapter
 from torch import nn
@@ -214,12 +217,43 @@ def test_an_adapter_inspected_for_another_model_is_refused(tmp_path: Path) -> No
     base, other = tiny_llama(), tiny_gpt_neox()
     folder = write_adapter(tmp_path / "adapter", base, target_modules=["q_proj"])
     facts = inspect_adapter(folder, layers_of(base))
-    with pytest.raises(AdapterError, match=r"PEFT cannot put this adapter on this model: .*not found"):
+    with pytest.raises(AdapterError, match="inspected for another model"):
         view_of(other, folder, facts)
     with pytest.raises(AdapterError, match="inspected for another model"):
         view_of(tiny_llama(num_hidden_layers=1), folder, facts)
     with pytest.raises(AdapterError, match="inspected for another model"):
         view_of(tiny_llama(hidden_size=48), folder, facts)
+
+
+def test_a_model_with_a_second_layer_whose_name_ends_alike_is_refused(tmp_path: Path) -> None:
+    base = tiny_llama()
+    folder = write_adapter(tmp_path / "adapter", base, target_modules=["lm_head"])
+    facts = inspect_adapter(folder, layers_of(base))
+    base.extra = nn.ModuleDict({"lm_head": nn.Linear(32, 400)})
+    with pytest.raises(AdapterError, match="inspected for another model"):
+        view_of(base, folder, facts)
+
+
+def test_peft_makes_one_layer_of_each_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, made, inject = tiny_llama(), list[str](), views.inject_adapter_in_model
+    fields = {"target_modules": ["q_proj", "v_proj"], "rank_pattern": {"layers.1.self_attn.v_proj": 2}}
+    folder = write_adapter(tmp_path / "adapter", base, **fields)
+    facts = inspect_adapter(folder, layers_of(base))
+
+    def spied(config: LoraConfig, *rest: Any) -> nn.Module:
+        made.extend(config.target_modules or ())
+        return inject(config, *rest)
+
+    monkeypatch.setattr(views, "inject_adapter_in_model", spied)
+    view = view_of(base, folder, facts)
+    names = [f"model.layers.{name}_proj" for name in ("0.self_attn.q", "0.self_attn.v", "1.self_attn.v")]
+    assert sorted(made) == names
+    assert torch.equal(logits(view), logits(with_peft(deepcopy(base), folder)))
+
+
+def test_what_peft_refuses_is_refused_with_a_sentence(base: PreTrainedModel, folder: Path, facts: AdapterFacts) -> None:
+    with pytest.raises(AdapterError, match=r"PEFT cannot put this adapter on this model: .*positive integer"):
+        view_of(base, folder, replace(facts, r=0))
 
 
 def test_a_full_device_is_told_as_such(
