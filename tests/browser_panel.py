@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 PATIENCE_MS = 60_000
 
@@ -76,8 +76,16 @@ class Panel:
         return self.root.get_by_label("Adapter of panel", exact=False).first
 
     def choose_adapter(self, name: str) -> None:
-        self.adapter.click()
-        self.root.get_by_role("option").filter(has_text=name).click()
+        """A menu that was opened before it heard of the panel's new model is opened again."""
+        for patience_ms in (2_000, 5_000, 10_000, PATIENCE_MS):
+            self.adapter.click()
+            option = self.root.get_by_role("option").filter(has_text=name)
+            try:
+                return option.click(timeout=patience_ms)
+            except TimeoutError:
+                self.page.keyboard.press("Escape")
+                self.root.locator(".model input").focus()
+        raise AssertionError(f"the adapter menu never offered {name}")
 
     def put_on(self, name: str) -> None:
         """Choose an adapter and wait until it is in use."""
