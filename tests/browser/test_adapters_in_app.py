@@ -22,7 +22,8 @@ from serving import free_port, run_app, stop_app
 from model_registry.registry import Registry
 
 KRUTRIM, KULLM3 = "Krutrim stand-in", "KULLM3 stand-in"
-FORMAL, CASUAL = f"{KRUTRIM}, formal Hindi", f"{KRUTRIM}, casual Hindi"
+ADAPTERS = ("krutrim-formal", "krutrim-casual", "kullm3-formal", "kullm3-casual")
+FORMAL, CASUAL, FORMAL_KOREAN, CASUAL_KOREAN = (Registry.load().adapter(name).name for name in ADAPTERS)
 WHO = "नमस्ते! आप कौन हैं?"
 HOW = "आप कैसे हैं?"
 STORY = "एक छोटी कहानी सुनाइए।"
@@ -139,8 +140,8 @@ def test_one_model_answers_one_prompt_plain_and_with_an_adapter(
 
 def test_two_adapters_of_one_model_answer_in_their_registers(playground: Playground, say: Say) -> None:
     left, right = both_show(playground, KULLM3)
-    left.put_on(f"{KULLM3}, formal Korean")
-    right.put_on(f"{KULLM3}, casual Korean")
+    left.put_on(FORMAL_KOREAN)
+    right.put_on(CASUAL_KOREAN)
     sample(playground.page, GREEDY)
     playground.ask(WHO_KOREAN)
     for panel, name, begins in ((left, "kullm3-formal", "저는 "), (right, "kullm3-casual", "나는 ")):
