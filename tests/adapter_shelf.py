@@ -28,6 +28,9 @@ class Shelf:
             raise AdapterError(f"{text} is not there any more as it was.")
         return checked(text, spec.id, self._parameters)
 
+    def remembered(self, spec: ModelSpec, adapter_id: str, revision: str) -> CheckedAdapter | None:
+        return None
+
 
 def checked(
     adapter_id: str, model_id: str = "a", parameters: int = 1000, targets: tuple[str, ...] = ("layers.0.q",)

@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 REFUSALS = {"gated": (403, "GatedRepo"), "missing": (404, "RepoNotFound"), "broken": (500, "")}
 
@@ -124,6 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(*REFUSALS[place])
             return None
         revisions = place if isinstance(place, dict) else {"main": place}
+        revision = unquote(revision)
         folder = revisions.get(revision) or {commit_of(name): folder for name, folder in revisions.items()}.get(
             revision
         )

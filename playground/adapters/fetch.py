@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import HfApi, hf_hub_download
 
@@ -27,6 +30,10 @@ from playground.hub_errors import NO_HUB, Asked, hub_errors
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+STAGING = ".incoming-"
+STALE_S = 24 * 3600
+"""Seconds after which nobody can be receiving there any more."""
+
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -73,10 +80,12 @@ class AdapterStore:
                 facts = inspect_adapter(place / commit, base, limits)
             else:
                 self._root.mkdir(parents=True, exist_ok=True)
-                with TemporaryDirectory(dir=self._root, prefix=".incoming-") as staging:
+                _sweep(self._root)
+                with TemporaryDirectory(dir=self._root, prefix=STAGING) as staging:
                     facts = self._receive(hub_id, commit, base, limits, Path(staging))
                     _keep(Path(staging), place / commit)
-            _note(place / "refs", revision, commit)
+            if revision != commit:
+                _note(_reference(place, revision), commit)
         return FetchedAdapter(place / commit, commit, facts)
 
     def _commit(self, hub_id: str, revision: str, place: Path) -> str:
@@ -90,7 +99,7 @@ class AdapterStore:
         try:
             info = HfApi(endpoint=self._endpoint).model_info(hub_id, revision=revision)
         except NO_HUB:
-            reference = place / "refs" / revision
+            reference = _reference(place, revision)
             if not reference.is_file():
                 raise
             return reference.read_text(encoding="utf-8")
@@ -158,9 +167,20 @@ def _keep(staging: Path, place: Path) -> None:
     staging.mkdir(exist_ok=True)  # for TemporaryDirectory to remove
 
 
-def _note(references: Path, revision: str, commit: str) -> None:
+def _reference(place: Path, revision: str) -> Path:
+    """Where is kept what a branch or tag stands for; names with slashes stand beside those without."""
+    return place / "refs" / quote(revision, safe="")
+
+
+def _note(reference: Path, commit: str) -> None:
     """What a branch or tag stands for, for times without the Hub."""
-    if revision != commit:
-        reference = references / revision
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(commit, encoding="utf-8")
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    reference.write_text(commit, encoding="utf-8")
+
+
+def _sweep(root: Path) -> None:
+    """What a process left that was killed while it received an adapter."""
+    for staging in root.glob(f"{STAGING}*"):
+        with suppress(OSError):  # another process may be sweeping too
+            if time.time() - staging.stat().st_mtime > STALE_S:
+                shutil.rmtree(staging)

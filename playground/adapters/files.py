@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from playground.errors import AdapterError
+from playground.types import half_character
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # Without waiting for the other end of a pipe, and without following a link that came after it was looked at.
@@ -88,17 +89,20 @@ def _open_regular(real: Path, name: str) -> int:
 
 
 def parse_object(content: bytes, what: str) -> dict[str, Any]:
-    """A JSON object as a dict. Stricter than Python: no key twice, no NaN, no nesting that overflows.
+    """A JSON object as a dict. Stricter than Python: no key twice, no NaN, no half a character, no nesting too deep.
 
     Raises:
         AdapterError: it is none; the sentence begins with `what`.
     """
     try:
         value = json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        half = half_character(json.dumps(value, ensure_ascii=False))
     except RecursionError as error:
         raise AdapterError(f"{what} is nested too deeply to be an adapter's.") from error
     except ValueError as error:
         raise AdapterError(f"{what} is no valid JSON: {shown(str(error), 120)}.") from error
+    if half:
+        raise AdapterError(f"{what}: {half}.")
     if not isinstance(value, dict):
         raise AdapterError(f"{what} is no JSON object: it should begin with a brace.")
     return value

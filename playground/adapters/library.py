@@ -97,13 +97,19 @@ class AdapterLibrary:
             CheckpointError: the model's config.json describes no model.
         """
         source = self._source(text)
-        if revision and (before := self._remembered(spec.id, source.id, revision)):
+        if revision and (before := self.remembered(spec, source.id, revision)):
             return before
         known = self._inspect(spec, source, revision)
         if revision and known.checked.revision != revision:
             raise AdapterError(f"The adapter {shown(source.id)} has changed since it was chosen: choose it again.")
         self._remember(known)
         return known.checked
+
+    def remembered(self, spec: ModelSpec, adapter_id: str, revision: str) -> CheckedAdapter | None:
+        """What was checked before, if its files are as they were then; never waits, for they are not read."""
+        with self._lock:
+            known = self._known.get((spec.id, adapter_id, revision))
+        return known.checked if known and known.stamp == _stamp(known.checked.folder) else None
 
     def _source(self, text: str) -> _Source:
         match parse_name(text):
@@ -146,12 +152,6 @@ class AdapterLibrary:
             facts = inspect_adapter(folder, self._layers(spec))
             found = FINGERPRINT + facts.fingerprint
         return _Known(CheckedAdapter(source.id, source.name, found, spec.id, folder, facts), stamp)
-
-    def _remembered(self, model_id: str, adapter_id: str, revision: str) -> CheckedAdapter | None:
-        """What was checked before, if its files are as they were then."""
-        with self._lock:
-            known = self._known.get((model_id, adapter_id, revision))
-        return known.checked if known and known.stamp == _stamp(known.checked.folder) else None
 
     def _remember(self, known: _Known) -> None:
         checked = known.checked

@@ -22,7 +22,7 @@ FOLDER = re.compile(r"[/~]|\\\\|[A-Za-z]:[\\/]|\.{1,2}(?:[\\/]|$)")
 MAX_LETTERS = 4096
 """No path is longer (Linux's PATH_MAX)."""
 
-FORMS = "a Hub id looks like owner/name, and a folder's path begins with /, ./, ../ or ~"
+FORMS = "a Hub id looks like owner/name, and a folder's path begins with /, ./ or ~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +45,15 @@ class FolderName:
     path: str
 
     def place(self) -> Path:
-        """The absolute path, with its links as they are; `..` counts at its beginning only.
+        """The absolute path, with its links as they are, and with any `..`, for which it will be refused.
 
         Raises:
             AdapterError: it begins with the home of somebody whom this machine does not know.
         """
         try:
-            here, parts = Path.cwd(), Path(self.path).expanduser().parts
+            return Path(Path.cwd(), Path(self.path).expanduser())
         except PATH_ERRORS as error:
             raise AdapterError(f"{shown(self.path)} is no path on this machine: give the whole path.") from error
-        while parts and parts[0] == "..":
-            here, parts = here.parent, parts[1:]
-        return Path(here, *parts)
 
 
 Name = CatalogName | HubName | FolderName

@@ -6,6 +6,7 @@ listed too, and choosing it says why. Called by the library.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,12 +20,20 @@ from playground.errors import AdapterError
 
 CONFIG_BYTES = Limits().config_bytes
 
+JOINERS = "\u200c\u200d"
+"""Invisible, but a part of words in the scripts of India."""
+
+log = logging.getLogger(__name__)
+
 
 class Shelves:
     """folders: each an adapter, or a folder of adapters."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self._folders = tuple(dict.fromkeys(folder.resolve() for folder in folders))
+        for folder in self._found():
+            if not _can_be_written(folder):
+                log.warning("rename the folder %s: no menu can list it", ascii(str(folder)))
 
     def choices(self, spec: ModelSpec, registry: Registry) -> Iterator[AdapterChoice]:
         """The adapters here, without those that name another model of the catalog as their base."""
@@ -36,7 +45,10 @@ class Shelves:
                 yield AdapterChoice(str(folder), folder.name, _about(base))
 
     def adapters(self) -> Iterator[Path]:
-        """Every folder here that has an adapter_config.json, whatever that is."""
+        """Every folder here that has an adapter_config.json, whatever that is, and a name that can be written."""
+        yield from filter(_can_be_written, self._found())
+
+    def _found(self) -> Iterator[Path]:
         for shelf in self._folders:
             if _is_adapter(shelf):
                 yield shelf
@@ -75,6 +87,12 @@ def _about(base: str | None) -> str:
     if base is None:
         return f"Its {CONFIG} cannot be read."
     return f"It was trained on {shown(base)}." if base else ""
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether its path is what a menu shows and a person can type: no half characters, controls or outer spaces."""
+    text = str(folder)
+    return text == text.strip() and all(letter.isprintable() or letter in JOINERS for letter in text)
 
 
 def _is_adapter(folder: Path) -> bool:

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from playground.prompting.encoder import PromptEncoder
 
 READERS = 8
-"""Tokenizers and adapters that may be read at once; most of that time is spent waiting for a network."""
+"""Tokenizers that may be read at once; most of that time is spent waiting for a network."""
 
+INSPECTORS = 32
+"""Adapters that may be inspected at once: those of the Hub may take minutes, and nobody else should wait for them."""
 
 T = TypeVar("T")
 
@@ -49,6 +51,10 @@ class Adapters(Protocol):
 
         Called from any thread. Raises PlaygroundError.
         """
+        ...
+
+    def remembered(self, spec: ModelSpec, adapter_id: str, revision: str) -> CheckedAdapter | None:
+        """What `check` said of it a while ago, if that still holds; never waits."""
         ...
 
 
@@ -78,8 +84,9 @@ class EnginePool:
         self._prospects = Prospects(site)
         self._encoders: dict[str, Future[PromptEncoder]] = {}
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="pool-reader")
+        self._inspectors = ThreadPoolExecutor(INSPECTORS, thread_name_prefix="inspect-adapter")
         self._reading = threading.Lock()
-        """Held to look at `_encoders`, `_readers` and `_closed`."""
+        """Held to look at `_encoders`, the executors and `_closed`."""
         self._closed = False
 
     def status(self, model_id: str) -> ModelStatus:
@@ -140,7 +147,7 @@ class EnginePool:
             raise AdapterError("The playground was started without adapters: choose none.")
         with self._reading:
             self._require_open()
-            check = self._readers.submit(self._read, partial(adapters.check, spec, text, revision))
+            check = self._inspectors.submit(self._read, partial(adapters.check, spec, text, revision))
         return await asyncio.wrap_future(check)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[StreamEvent, None]:
@@ -173,12 +180,14 @@ class EnginePool:
         with self._reading:
             self._closed = True
             self._readers.shutdown(wait=False)
+            self._inspectors.shutdown(wait=False)
         await _all(self._roster.close())
 
     async def _enter(self, spec: ModelSpec, use: AdapterUse | None) -> Resident:
         if use is None:
             return self._roster.enter(spec)
-        return self._roster.enter(spec, await self.adapter(spec.id, use.id, use.revision), use.scale)
+        known = self._adapters.remembered(spec, use.id, use.revision) if self._adapters else None
+        return self._roster.enter(spec, known or await self.adapter(spec.id, use.id, use.revision), use.scale)
 
     def _encoder(self, spec: ModelSpec) -> Future[PromptEncoder]:
         with self._reading:

@@ -99,7 +99,7 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
 
 def stand_in_banner(registry: Registry, specs: Sequence[ModelSpec]) -> str:
     """That these are stand-ins, and the command that runs the models themselves."""
-    real = [registry.get(spec.stand_in_for) for spec in specs if spec.stand_in_for]
+    real = list({spec.stand_in_for: registry.get(spec.stand_in_for) for spec in specs if spec.stand_in_for}.values())
     needed = math.ceil(sum(needed_bytes(spec) for spec in real) / 1e9)
     names = " and ".join(spec.name for spec in real)
     command = f"python app.py --models {','.join(spec.id for spec in real)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,27 @@ def test_what_is_no_revision_is_refused_without_a_request(
     error, hub = refusal("missing", tmp_path / "store", llama_base, revision=revision)
     assert "is no revision" in str(error)
     assert not hub.requests
+
+
+def test_a_branch_may_be_called_as_another_with_a_slash(good: Path, llama_base: BaseLayers, tmp_path: Path) -> None:
+    with LocalHub({"org/adapter": {"dev": good, "dev/x": good}}) as hub:
+        store = AdapterStore(tmp_path / "store", hub.url)
+        commits = {revision: store.fetch("org/adapter", llama_base, revision).commit for revision in ("dev", "dev/x")}
+    for revision, commit in commits.items():  # without the Hub
+        assert store.fetch("org/adapter", llama_base, revision).commit == commit
+
+
+def test_what_a_killed_process_left_is_swept_and_what_another_receives_stays(
+    good: Path, llama_base: BaseLayers, tmp_path: Path
+) -> None:
+    left, young = tmp_path / "store" / ".incoming-left", tmp_path / "store" / ".incoming-young"
+    for folder in (left, young):
+        shutil.copytree(good, folder)
+    os.utime(left, (0, 0))
+    with LocalHub({"org/adapter": {"main": good}}) as hub:
+        AdapterStore(tmp_path / "store", hub.url).fetch("org/adapter", llama_base)
+    assert young.is_dir()
+    assert not left.exists()
 
 
 def test_two_downloads_of_the_same_adapter_do_not_disturb_each_other(

@@ -162,6 +162,20 @@ def test_what_cannot_be_read_is_listed_and_choosing_it_says_why(
         assert CONFIG in refusal(library, krutrim_spec, listed[name].id)
 
 
+def test_a_folder_that_no_menu_can_list_is_left_out_and_told_in_the_log(
+    make: Make, krutrim_spec: ModelSpec, formal: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = [b"bad\xff", "up\u202eside".encode(), b"two\nlines", b"space "]
+    for name in odd:
+        shutil.copytree(os.fsencode(formal), os.path.join(os.fsencode(formal.parent), name))
+    joined = shutil.copytree(formal, formal.with_name("क्\u200dष"))
+    names = [choice.name for choice in make(formal.parent).choices(krutrim_spec)]
+    assert names[-2:] == [formal.name, joined.name]
+    told = [record.getMessage() for record in caplog.records if "no menu can list it" in record.getMessage()]
+    assert len(told) == len(odd)
+    assert any("bad\\udcff" in sentence for sentence in told)
+
+
 def test_a_listed_folder_that_is_gone_lists_nothing(make: Make, krutrim_spec: ModelSpec, formal: Path) -> None:
     library = make(formal.parent)
     shutil.rmtree(formal.parent)
@@ -188,7 +202,7 @@ def test_a_folder_is_named_as_shells_name_them(
     monkeypatch.chdir(formal.parent)
     monkeypatch.setenv("HOME", str(formal.parent))
     library = make()
-    for text in (str(formal), "./formal", "../shelf/formal", "~/formal", f"{formal}/", "./../shelf/formal"):
+    for text in (str(formal), "./formal", "~/formal", f"{formal}/"):
         checked = library.check(krutrim_spec, text)
         assert (checked.id, checked.name, checked.folder) == (str(formal), "formal", formal), text
     monkeypatch.chdir(formal)
@@ -248,6 +262,8 @@ def test_an_adapter_of_the_hub_is_named_by_its_id_or_its_page(
         ("\\\\server\\mine", "There is no adapter folder"),
         ("~nobody-here/mine", "is no path on this machine"),
         ("/tmp/../etc", "goes up with '..'"),
+        ("../shelf/formal", "goes up with '..'"),
+        ("./../shelf/formal", "goes up with '..'"),
         ("x" * 5000, "is too long for an adapter's name"),
         ("/" + "x" * 5000, "is too long for an adapter's name"),
     ],
@@ -300,7 +316,7 @@ def test_where_others_can_open_the_page_only_listed_folders_count(
     (sentence,) = sentences  # which does not even tell whether there is such a folder
     assert "--adapters" in sentence
     assert "goes up with '..'" in refusal(library, krutrim_spec, f"{formal.parent}/../outside")
-    assert library.check(krutrim_spec, "krutrim-formal").name.startswith("Krutrim stand-in")
+    assert library.check(krutrim_spec, "krutrim-formal").name == "Formal Hindi (stand-in)"
 
 
 def test_a_link_on_a_listed_shelf_counts_as_lying_there(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import cast
 
 import pytest
-from adapter_shelf import checked
+from adapter_shelf import Shelf, checked
 from fakes import spec
 from held_engines import WHOLE, HeldLoads, Panel, ask, device, machine, make_ready, make_view_ready, views
 
 from model_registry.registry import Registry
+from playground.engines import pool as pool_module
 from playground.engines.pool import EnginePool
 from playground.errors import (
     AdapterError,
@@ -48,6 +51,24 @@ async def test_a_view_that_is_there_answers_without_progress_and_is_shared() -> 
     view.finish()
     assert [await panel.end() for panel in panels] == ["one end"] * 2
     assert loads.diary == ["load a", "attach a+formal"]
+    await pool.close()
+
+
+async def test_an_adapter_that_is_known_waits_for_no_inspection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "INSPECTORS", 1)
+    pool, loads = machine(room_for=3)
+    base = await make_ready(pool, loads, "a")
+    shelf, busy, go_on = cast(Shelf, pool._adapters), threading.Event(), threading.Event()
+    known = await pool.adapter("a", "formal")
+    monkeypatch.setattr(shelf, "remembered", lambda spec, name, revision: known)
+    monkeypatch.setattr(shelf, "check", lambda *_: (busy.set(), go_on.wait(), known)[-1])
+    slow = asyncio.create_task(pool.adapter("a", "owner/slow"))
+    await asyncio.to_thread(busy.wait)
+    panel = Panel(pool, "a", "formal")
+    (await base.next_view()).arrive().finish()
+    assert await panel.end() == "one end"
+    go_on.set()
+    assert await slow is known
     await pool.close()
 
 

@@ -48,6 +48,8 @@ def test_the_banner_and_the_readme_say_what_the_planner_needs() -> None:
     registry = Registry.load()
     real = [registry.get(model) for model in ("krutrim-1-instruct", "kullm3")]
     banner = read(stand_in_banner(registry, [registry.get("demo-krutrim"), registry.get("demo-kullm3")])).text
+    twice = read(stand_in_banner(registry, [registry.get("demo-krutrim")] * 2)).text
+    assert twice == read(stand_in_banner(registry, [registry.get("demo-krutrim")])).text, "one set of weights"
     said = re.search(r"with (\d+) GB of GPU memory", banner)
     assert said is not None
     needed = int(said[1]) * 10**9
