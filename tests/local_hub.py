@@ -64,9 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
         hub, path = self.served, self.path.split("?")[0]
         hub.requests.append(f"{self.command} {path}")
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
-            self._api(*match.groups())
+            self._api(match[1], match[2], unquote(match[3]))
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self._file(*match.groups())
+            self._file(match[1], unquote(match[2]), match[3])
         else:
             self._refuse(404, "EntryNotFound")
 
@@ -125,7 +125,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(*REFUSALS[place])
             return None
         revisions = place if isinstance(place, dict) else {"main": place}
-        revision = unquote(revision)
         folder = revisions.get(revision) or {commit_of(name): folder for name, folder in revisions.items()}.get(
             revision
         )
