@@ -21,7 +21,8 @@ CHECKS = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
 BROWSER = ["tests/browser"]
 """One after the other: a page, a browser and two models need all that a small machine has."""
 
-OTHERS = "--ignore=tests/browser -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder".split()
+BY_FILE = ["--dist", "loadfile", "--no-loadscope-reorder"]
+OTHERS = ["--ignore=tests/browser", "-n", "logical", "--maxprocesses", "4", *BY_FILE]
 """Side by side, each file's tests in one process, for they share what they start."""
 
 
