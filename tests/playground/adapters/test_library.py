@@ -20,6 +20,7 @@ from model_registry.spec import AdapterSpec, ModelSpec, Place, Statement
 from playground.adapters import library as library_module
 from playground.adapters.facts import BaseLayers, CheckedAdapter
 from playground.adapters.fetch import AdapterStore
+from playground.adapters.files import shown
 from playground.adapters.known_layers import KnownLayers, find_layers
 from playground.adapters.library import AdapterLibrary
 from playground.errors import AdapterError, CheckpointError, DownloadError
@@ -312,7 +313,7 @@ def test_where_others_can_open_the_page_only_listed_folders_count(
     assert library.check(krutrim_spec, str(formal)).name == "formal"
     assert library.check(krutrim_spec, "./shelf/formal").name == "formal"
     texts = (str(outside), "./outside", "./nowhere", "/", "~", "~nobody-here/x", "./no\0thing", "../" * 9, "C:\\x")
-    sentences = {refusal(library, krutrim_spec, text).replace(repr(text), "X") for text in texts}
+    sentences = {refusal(library, krutrim_spec, text).replace(shown(text), "X") for text in texts}
     (sentence,) = sentences  # which does not even tell whether there is such a folder
     assert "--adapters" in sentence
     assert "goes up with '..'" in refusal(library, krutrim_spec, f"{formal.parent}/../outside")

@@ -163,7 +163,8 @@ def test_steps_at_8_bits_are_not_recorded(
 ) -> None:
     made: list[BatchedOptions] = []
     monkeypatch.setattr(loader, "load_model", lambda *_: None)
-    monkeypatch.setattr(loader, "BatchedEngine", lambda model, encoder, options: made.append(options))
+    monkeypatch.setattr(loader, "SharedWeights", lambda *_: None)
+    monkeypatch.setattr(loader, "BatchedEngine", lambda model, encoder, options, weights: made.append(options))
     load_engine(Registry.load().get("demo-kullm3"), _on_gpu(bits), told_to_nobody)
     assert made[0].cuda_graphs is graphs
 
