@@ -9,7 +9,7 @@ import torch
 
 from playground.errors import EngineError, OutOfMemoryError
 
-SIGNS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+SIGNS = ("can't allocate memory", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
 
 def engine_error(error: Exception) -> EngineError:
