@@ -49,10 +49,13 @@ class AdapterControls:
     @property
     def outputs(self) -> list[gr.components.Component | gr.Row]:
         """What a choice changes."""
-        return [self.menu, self.chosen, self.field, self.text, self.notice, self.about, self.tools, self.scale]
+        return [getattr(self, name) for name in NAMES]
 
 
-NOTHING = [gr.skip()] * 8
+NAMES = ("menu", "chosen", "field", "text", "notice", "about", "tools", "scale")
+"""What a choice changes, by the names of `AdapterControls`."""
+
+NOTHING = [gr.skip()] * len(NAMES)
 """For `AdapterControls.outputs`."""
 
 
@@ -207,9 +210,6 @@ class AdapterHandlers:
 
 def _refused(sentence: str, place: Place) -> list[Any]:
     return _paint(menu=gr.update(value=place.chosen.value), notice=adapter_view.refusal(sentence, place.chosen))
-
-
-NAMES = ("menu", "chosen", "field", "text", "notice", "about", "tools", "scale")
 
 
 def _paint(**changes: Any) -> list[Any]:
