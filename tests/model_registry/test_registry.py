@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from catalog_text import rewrite
 
 from model_registry.__main__ import main
 from model_registry.registry import CATALOG, Registry
@@ -67,13 +68,6 @@ def user_file(tmp_path: Path) -> Path:
     (tmp_path / "mine.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
     path = tmp_path / "my-model.toml"
     path.write_text(USER_FILE, encoding="utf-8")
-    return path
-
-
-def rewrite(path: Path, old: str, new: str) -> Path:
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
     return path
 
 
