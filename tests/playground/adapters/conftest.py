@@ -1,4 +1,4 @@
-"""Good adapters for tiny models, made once; every test that damages one gets its own copy."""
+"""Good adapters for tiny models, made once, of which every test that damages one gets its own copy; and libraries."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from library_room import NOWHERE, Make
 from tiny_adapters import tiny_krutrim, tiny_llama, write_adapter
 from transformers import PreTrainedModel
 
+from model_registry.registry import Registry
+from model_registry.spec import ModelSpec
 from playground.adapters.base_layers import layers_of
 from playground.adapters.facts import BaseLayers
+from playground.adapters.fetch import AdapterStore
+from playground.adapters.known_layers import KnownLayers, find_layers
+from playground.adapters.library import AdapterLibrary
 
 PEFTS_OWN = "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 """PEFT 0.21 asks transformers 5.23 in the old way."""
@@ -74,3 +80,36 @@ def nothing_is_loaded(good_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (safetensors.torch, "load_file"),
     ):
         monkeypatch.setattr(module, name, refuse)
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry.load()
+
+
+@pytest.fixture(scope="module")
+def layers() -> KnownLayers:
+    """Of the stand-ins, found in this process, once."""
+    return KnownLayers(find_layers)
+
+
+@pytest.fixture
+def krutrim_spec(registry: Registry) -> ModelSpec:
+    return registry.get("demo-krutrim")
+
+
+@pytest.fixture
+def formal(registry: Registry, tmp_path: Path) -> Path:
+    """A copy of a real adapter of the stand-in."""
+    folder = registry.adapter("krutrim-formal").weights.path
+    assert folder is not None
+    return Path(shutil.copytree(folder, tmp_path / "shelf" / "formal"))
+
+
+@pytest.fixture
+def make(registry: Registry, layers: KnownLayers, tmp_path: Path) -> Make:
+    def make(*folders: Path, hub: str = NOWHERE, typed_folders: bool = True) -> AdapterLibrary:
+        store = AdapterStore(tmp_path / "store", hub)
+        return AdapterLibrary(registry, folders, store, layers, typed_folders=typed_folders)
+
+    return make
