@@ -91,9 +91,17 @@ def fallback_tokenizer() -> PreTrainedTokenizerFast:
     normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     source.normalizer = normalizer
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=380, limit_alphabet=60, special_tokens=special, show_progress=False)
+    kept = _most_common("".join(common).replace(" ", "▁"), 60)
+    trainer = trainers.BpeTrainer(
+        vocab_size=380, initial_alphabet=kept, limit_alphabet=60, special_tokens=special, show_progress=False
+    )
     source.train_from_iterator(common, trainer)
     return _with_byte_fallback(source, normalizer)
+
+
+def _most_common(text: str, count: int) -> list[str]:
+    """Chosen here, because the trainer breaks ties by chance: another alphabet, and another tokenizer, at each run."""
+    return sorted(sorted(set(text)), key=text.count, reverse=True)[:count]
 
 
 def _with_byte_fallback(source: Tokenizer, normalizer: normalizers.Normalizer) -> PreTrainedTokenizerFast:
