@@ -18,6 +18,8 @@ from pydantic_core import PydanticCustomError
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "abort", "error"]
 TemplateSource = Literal["tokenizer", "card", "user", "none"]
+ControlText = Literal["plain", "as_typed"]
+WhenFull = Literal["refuse", "drop_oldest"]
 LoadStage = Literal["waiting", "download", "weights", "start", "adapter"]
 
 MAX_SEED = 2**32 - 1
@@ -93,6 +95,21 @@ class AdapterUse(_Value):
     scale: Annotated[float, Field(ge=0, le=MAX_ADAPTER_SCALE, allow_inf_nan=False)] = 1.0
 
 
+class PromptOptions(_Value):
+    """What the user decides about how a conversation becomes a prompt.
+
+    template: Jinja text to use instead of the model's own.
+    control: what a control token becomes that a message spells out, such as "</s>": "plain" text, or, "as_typed",
+        the control token itself.
+    when_full: "refuse" a prompt that leaves no room for an answer, or "drop_oldest": leave out the oldest whole turns,
+        never the system prompt nor the last message, until the longest answer that was asked for fits behind it.
+    """
+
+    template: Text | None = None
+    control: ControlText = "plain"
+    when_full: WhenFull = "refuse"
+
+
 class GenerationRequest(_Value):
     """One panel's question to one engine."""
 
@@ -100,33 +117,17 @@ class GenerationRequest(_Value):
     model_id: Text
     adapter: AdapterUse | None = None
     messages: tuple[Message, ...]
+    options: PromptOptions = PromptOptions()
     sampling: SamplingParams = Field(default_factory=SamplingParams)
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """What a model is given: the rendered text and its token ids.
-
-    `notes` are sentences about what the model's format does to the conversation (a single-turn model sees only the
-    last message, say): whatever does not reach the model is named here.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    template_source: TemplateSource
-    context_length: int
-    notes: tuple[str, ...] = ()
-
-    @property
-    def room(self) -> int:
-        """Tokens left for the answer."""
-        return self.context_length - len(self.token_ids)
-
-
-@dataclass(frozen=True, slots=True)
 class Usage:
+    """`dropped_messages`: how many of the request's, its oldest but the system prompt, were left out of the prompt."""
+
     prompt_tokens: int
     completion_tokens: int
+    dropped_messages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +161,50 @@ class GenerationChunk:
     """A piece of an answer: text in whole grapheme clusters, and what is known of its cost so far.
 
     Only the last chunk has a `finish_reason`. The deltas of all chunks, joined, are the answer.
+
+    token_ids: of the last chunk: all tokens of the answer as the model wrote them, an end token and what a stop string
+        cut off included. Empty where the engine cannot tell.
     """
 
     delta: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LikelyToken:
+    """A token that could have come, and the model's probability for it, 0 to 1."""
+
+    token_id: int
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A token of an answer, the model's own probability for it at that place, and the likeliest there.
+
+    Probabilities are the softmax of the plain logits: before penalty, temperature and filters.
+    text: what the vocabulary says of it; several tokens may make one character, so the parts of an answer are
+        `ScoredPiece.text`.
+    likeliest: the five most probable tokens there, the best first; the one that came may be among them.
+    """
+
+    token_id: int
+    text: str
+    probability: float
+    likeliest: tuple[LikelyToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPiece:
+    """The fewest tokens of an answer that make whole characters; `is_control` for an end token and its like."""
+
+    text: str
+    tokens: tuple[TokenScore, ...]
+    is_control: bool = False
 
 
 @dataclass(frozen=True, slots=True)

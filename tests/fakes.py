@@ -17,10 +17,10 @@ from model_registry.spec import FACTS, Dimensions, ModelSpec, PromptFormat, Stat
 from playground.adapters.facts import AdapterChoice, AdapterFacts, CheckedAdapter
 from playground.engines.pooling.model_status import ModelState, ModelStatus
 from playground.errors import AdapterError, ContextFullError, EngineBusyError, LoadCancelledError, TemplateError
+from playground.prompting.prompt import EncodedPrompt, Span, TemplateUsed
 from playground.types import (
     AdapterUse,
     DeviceReport,
-    EncodedPrompt,
     GenerationChunk,
     GenerationRequest,
     LoadProgress,
@@ -69,7 +69,10 @@ class FakeEncoder:
             raise TemplateError("A system message must come first.")
         text = "".join(f"<|{message.role}|>{message.content}\n" for message in messages) + "<|assistant|>"
         ids = tuple(ord(letter) for letter in text)
-        return EncodedPrompt(text, ids, "card", self.spec.context_length, ("A note & <b>more</b>.",))
+        template = TemplateUsed("card", "{{ a template }}", "0" * 64)
+        spans, offsets = (Span(0, len(text), 0, len(ids), "template"),), tuple((i, i + 1) for i in range(len(ids)))
+        notes = ("A note & <b>more</b>.",)
+        return EncodedPrompt(text, ids, offsets, spans, template, self.spec.context_length, notes=notes)
 
     def encode(self, messages: Sequence[Message]) -> EncodedPrompt:
         prompt = self.preview(messages)

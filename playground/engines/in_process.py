@@ -24,7 +24,8 @@ from playground.engines.decoding.row_sampling import RowSampling
 from playground.engines.text.answer import Answer
 from playground.errors import AdapterError, ContextFullError, EngineBusyError, EngineClosedError, EngineError
 from playground.prompting.encoder import PromptEncoder
-from playground.types import AdapterUse, DeviceUse, EncodedPrompt, GenerationChunk, GenerationRequest, Usage
+from playground.prompting.prompt import EncodedPrompt
+from playground.types import AdapterUse, DeviceUse, GenerationChunk, GenerationRequest, Usage
 
 
 class TokenLoop(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from model_registry.spec import ModelSpec
 from playground.errors import ContextFullError
-from playground.types import EncodedPrompt
+from playground.prompting.prompt import EncodedPrompt
 
 
 def require_room(spec: ModelSpec, prompt: EncodedPrompt) -> None:

@@ -7,12 +7,14 @@ Knows the tokenizer and the catalog's facts, no model and no engine.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING, cast
 
 from model_registry.spec import ModelSpec
 from playground.errors import PromptError, TemplateError
 from playground.prompting.budget import require_room
-from playground.types import EncodedPrompt, Message, TemplateSource
+from playground.prompting.prompt import EncodedPrompt, Span, TemplateUsed
+from playground.types import Message, TemplateSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,7 +46,10 @@ class PromptEncoder:
         text = self._render(sent)
         ids = self.tokenizer(text, add_special_tokens=self.spec.prompt.add_special_tokens, verbose=False)["input_ids"]
         notes = (*self._origin_notes, *notes)
-        return EncodedPrompt(text, tuple(ids), self._source, self.spec.context_length, notes)
+        template = TemplateUsed(self._source, self._template, sha256(self._template.encode()).hexdigest())
+        spans = (Span(0, len(text), 0, len(ids), "template"),)
+        offsets = tuple((0, 0) for _ in ids)
+        return EncodedPrompt(text, tuple(ids), offsets, spans, template, self.spec.context_length, notes=notes)
 
     def _what_the_format_takes(self, messages: Sequence[Message]) -> tuple[list[Message], tuple[str, ...]]:
         if not messages:

@@ -11,7 +11,8 @@ import math
 import re
 from typing import Any
 
-from playground.types import AdapterUse, EncodedPrompt, FinishReason, LoadProgress, LoadStage, Timings, Usage
+from playground.prompting.prompt import EncodedPrompt
+from playground.types import AdapterUse, FinishReason, LoadProgress, LoadStage, Timings, Usage
 from playground.ui.state import PanelState, Turn
 
 ChatMessages = list[dict[str, Any]]
@@ -167,7 +168,7 @@ def preview(title: str, prompt: EncodedPrompt) -> str:
     notes = "".join(f"<li>{verbatim(note)}</li>" for note in prompt.notes)
     return (
         f'<div class="preview"><div class="facts"><span>{title}</span><span class="tokens">{share}</span>'
-        f'<span class="source">Template: {SOURCES[prompt.template_source]}</span></div>'
+        f'<span class="source">Template: {SOURCES[prompt.template.source]}</span></div>'
         f'<div class="text" tabindex="0" role="textbox" aria-readonly="true" aria-label="{title}">'
         f'<div class="exact">{verbatim(prompt.text)}</div></div>{f"<ul>{notes}</ul>" if notes else ""}</div>'
     )
