@@ -8,23 +8,24 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+
+from fake_encoder import FakeEncoder
 
 from model_registry.registry import Registry
 from model_registry.spec import FACTS, Dimensions, ModelSpec, PromptFormat, Statement, Weights
 from playground.adapters.facts import AdapterChoice, AdapterFacts, CheckedAdapter
 from playground.engines.pooling.model_status import ModelState, ModelStatus
-from playground.errors import AdapterError, ContextFullError, EngineBusyError, LoadCancelledError, TemplateError
-from playground.prompting.prompt import EncodedPrompt, Span, TemplateUsed
+from playground.errors import AdapterError, EngineBusyError, LoadCancelledError
 from playground.types import (
     AdapterUse,
     DeviceReport,
+    FinishReason,
     GenerationChunk,
     GenerationRequest,
     LoadProgress,
-    Message,
     StreamEvent,
     Timings,
     Usage,
@@ -47,7 +48,7 @@ class Script:
     error: Exception | None = None
     hangs: bool = False
     encoder_hangs: bool = False
-    finish_reason: str | None = "stop"
+    finish_reason: FinishReason | None = "stop"
     state: ModelState = "ready"
     detail: str = "ready"
     progress: LoadProgress | None = None
@@ -56,30 +57,6 @@ class Script:
     refusals: Mapping[str, Exception] = field(default_factory=dict)
     warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     inspections: Mapping[str, float] = field(default_factory=dict)
-
-
-class FakeEncoder:
-    """Writes a prompt as "<|role|>text" lines; one token a character. A system message must come first."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self.spec = spec
-
-    def preview(self, messages: Sequence[Message]) -> EncodedPrompt:
-        if any(message.role == "system" for message in messages[1:]):
-            raise TemplateError("A system message must come first.")
-        text = "".join(f"<|{message.role}|>{message.content}\n" for message in messages) + "<|assistant|>"
-        ids = tuple(ord(letter) for letter in text)
-        template = TemplateUsed("card", "{{ a template }}", "0" * 64)
-        spans, offsets = (Span(0, len(text), 0, len(ids), "template"),), tuple((i, i + 1) for i in range(len(ids)))
-        notes = ("A note & <b>more</b>.",)
-        return EncodedPrompt(text, ids, offsets, spans, template, self.spec.context_length, notes=notes)
-
-    def encode(self, messages: Sequence[Message]) -> EncodedPrompt:
-        prompt = self.preview(messages)
-        if prompt.room < 1:
-            excess = 1 - prompt.room
-            raise ContextFullError(f"This prompt is {excess} tokens too long for {self.spec.name}.", excess)
-        return prompt
 
 
 @dataclass
@@ -133,8 +110,9 @@ class FakePool:
         self.running[request.model_id] += 1
         try:
             encoder = FakeEncoder(self.registry.get(request.model_id))
-            prompt = encoder.encode(request.messages)
-            async for event in self._play(request.model_id, len(prompt.token_ids), self._attached(request)):
+            prompt = encoder.encode(request.messages, request.options, request.sampling.max_new_tokens)
+            usage = Usage(len(prompt.token_ids), 0, len(prompt.dropped))
+            async for event in self._play(request.model_id, usage, self._attached(request)):
                 yield event
         finally:
             self.running[request.model_id] -= 1
@@ -145,9 +123,7 @@ class FakePool:
             raise AdapterError(f"{use.id} was not inspected for {request.model_id}.")
         return use
 
-    async def _play(
-        self, model_id: str, prompt_tokens: int, adapter: AdapterUse | None
-    ) -> AsyncGenerator[StreamEvent, None]:
+    async def _play(self, model_id: str, usage: Usage, adapter: AdapterUse | None) -> AsyncGenerator[StreamEvent, None]:
         script = self._script(model_id)
         if adapter:
             yield LoadProgress("adapter")
@@ -157,7 +133,9 @@ class FakePool:
             await asyncio.sleep(script.pause_s)
         for number, piece in enumerate(script.pieces, 1):
             await asyncio.sleep(script.pause_s)
-            yield GenerationChunk(piece, None, Usage(prompt_tokens, number), Timings(0.0, 0.1, 0.01 * number))
+            yield GenerationChunk(
+                piece, None, replace(usage, completion_tokens=number), Timings(0.0, 0.1, 0.01 * number)
+            )
         if script.loading and script.hangs and not script.pieces:
             await self._until_cancelled(model_id)
         if script.hangs:
@@ -166,9 +144,8 @@ class FakePool:
             raise script.error
         if script.finish_reason:
             count = len(script.pieces)
-            yield GenerationChunk(
-                "", script.finish_reason, Usage(prompt_tokens, count), Timings(0.0, 0.1, 0.01 * max(count, 1))
-            )
+            said = replace(usage, completion_tokens=count)
+            yield GenerationChunk("", script.finish_reason, said, Timings(0.0, 0.1, 0.01 * max(count, 1)))
 
     async def _until_cancelled(self, model_id: str) -> None:
         already = self.cancelled.count(model_id)

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from fake_encoder import FakeEncoder
 from fakes import FakePool, Script, spec
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -72,8 +73,8 @@ def test_models_tells_every_model_and_its_state(client: Client) -> None:
 def test_render_prompt_gives_the_exact_text_and_ids(client: Client, messages: Any) -> None:
     prompt = client.predict("alpha", messages, api_name="/render_prompt")
     assert prompt["text"] == "<|user|>안녕 <b>\n<|assistant|>"
-    assert prompt["token_ids"] == [ord(letter) for letter in prompt["text"]]
-    assert (prompt["template_source"], prompt["context_length"]) == ("card", 1000)
+    assert "".join(FakeEncoder(spec("alpha")).names(prompt["token_ids"])) == prompt["text"]
+    assert (prompt["template"]["source"], prompt["context_length"]) == ("card", 1000)
     assert prompt["notes"] == ["A note & <b>more</b>."]
     assert prompt["room"] == 1000 - len(prompt["token_ids"])
 
