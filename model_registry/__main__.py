@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from model_registry.benchmarks import Benchmark
 from model_registry.registry import Registry
 from model_registry.spec import AdapterSpec, ModelSpec
 from playground.errors import PlaygroundError
@@ -39,7 +40,20 @@ def describe(spec: ModelSpec) -> str:
     head += [f"  aliases: {', '.join(spec.aliases)}"] if spec.aliases else []
     head += [f"  a tiny stand-in for {spec.stand_in_for}"] if spec.is_stand_in else []
     template = spec.prompt.template or "(the one in the tokenizer's files)"
-    return "\n".join([*head, *_facts(spec), "  chat template:", textwrap.indent(template.rstrip(), "    ")])
+    told = [f"  {item.name.lower()}: {item.text}  [{item.source}]" for item in spec.details]
+    measured = [f"  evaluation: {item.text}  [{item.source}]" for item in spec.evaluation]
+    tables = [figures(benchmark) for benchmark in spec.benchmarks]
+    shown = [*head, *_facts(spec), *told, *measured, *tables]
+    return "\n".join([*shown, "  chat template:", textwrap.indent(template.rstrip(), "    ")])
+
+
+def figures(benchmark: Benchmark) -> str:
+    """A table of benchmark figures; * marks the largest of a row, found by comparing them."""
+    rows = [(row, *_marked(benchmark, row)) for row in benchmark.figures]
+    names = (f"{model} (this model)" if model == benchmark.this_model else model for model in benchmark.models)
+    table = textwrap.indent(_table((benchmark.by, *names), rows), "    ")
+    metric = f" ({benchmark.metric})" if benchmark.metric else ""
+    return f"  benchmark: {benchmark.title}{metric}, * the largest by comparison  [{benchmark.source}]\n{table}"
 
 
 def describe_adapter(adapter: AdapterSpec) -> str:
@@ -58,6 +72,12 @@ def _facts(entry: ModelSpec | AdapterSpec) -> list[str]:
     ]
     stated = [f"  licence: {item.text}  [{item.source}]" for item in entry.licences]
     return [*facts, *stated, *(f"  limit: {item.text}  [{item.source}]" for item in entry.limits)]
+
+
+def _marked(benchmark: Benchmark, row: str) -> list[str]:
+    largest = benchmark.largest(row)
+    pairs = zip(benchmark.models, benchmark.figures[row], strict=True)
+    return [f"{figure} *" if model in largest else figure for model, figure in pairs]
 
 
 def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -91,10 +91,11 @@ def line_of(text: str, loc: tuple[int | str, ...]) -> int:
         if header := re.match(r"\s*(\[\[?)\s*([^\]]+?)\s*\]", line):
             table = _split(header[2])
             if header[1] == "[[":
-                table.append(seen[header[2]])
                 seen[header[2]] += 1
+            if count := seen[str(table[0])]:
+                table.insert(1, count - 1)  # what follows an entry of a list, [a.b] after [[a]], belongs to that entry
             here = table
-        elif key := re.match(r"""\s*([A-Za-z0-9_."'-]+)\s*=""", line):
+        elif key := re.match(r"""\s*((?:[A-Za-z0-9_.-]|"[^"]*"|'[^']*')+)\s*=""", line):
             here = table + _split(key[1])
         else:
             continue

@@ -11,6 +11,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from model_registry.benchmarks import Benchmark
+
 Architecture = Literal["krutrim", "auto"]
 Kind = Literal["chat", "instruction", "base"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -107,6 +109,12 @@ class Statement(_Stated):
     source: str
 
 
+class Detail(Statement):
+    """A fact that nothing reckons with, for people: such as name "Positions", text "ALiBi"."""
+
+    name: str
+
+
 class _Sourced(_Stated):
     """What says of each of its facts who states it, and of its licence, which sources may see differently."""
 
@@ -134,6 +142,7 @@ class ModelSpec(_Sourced):
     """One model of the catalog.
 
     quantisations: how its weights may be shrunk where 16 bits do not fit; empty where its answers would suffer.
+    evaluation: how its source measured it, and what to know before reading `benchmarks`.
     """
 
     facts = FACTS
@@ -155,6 +164,9 @@ class ModelSpec(_Sourced):
     dimensions: Dimensions
     prompt: PromptFormat
     limits: tuple[Statement, ...] = ()
+    details: tuple[Detail, ...] = ()
+    evaluation: tuple[Statement, ...] = ()
+    benchmarks: tuple[Benchmark, ...] = ()
 
     @property
     def is_stand_in(self) -> bool:
