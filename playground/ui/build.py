@@ -20,9 +20,10 @@ from playground.ui import view
 from playground.ui.adapters import AdapterHandlers
 from playground.ui.api import wire_api
 from playground.ui.devices import DeviceHandlers, draw_devices
-from playground.ui.events import wire, wire_adapters, wire_devices
+from playground.ui.events import wire, wire_about, wire_adapters, wire_devices
 from playground.ui.examples import read_examples
 from playground.ui.handlers import Handlers
+from playground.ui.lens.about import AboutHandlers
 from playground.ui.panel import Choices, Panel, draw_panel, menu_choices
 from playground.ui.prompt_bar import draw_prompt_bar
 from playground.ui.sampling import draw_sampling
@@ -69,6 +70,7 @@ def build(registry: Registry, pool: EnginePool, models: Sequence[str]) -> gr.Blo
         wire(handlers, panels, bar, sampling, shown, page)
         wire_adapters(AdapterHandlers(registry, pool), panels, bar, shown)
         wire_devices(devices, DeviceHandlers(registry, pool), handlers, panels)
+        wire_about(AboutHandlers(registry), panels)
         wire_api(registry, pool)
     return page
 

@@ -16,6 +16,7 @@ from playground.ui.adapters import AdapterHandlers
 from playground.ui.comparing import Comparing, candidates
 from playground.ui.devices import DeviceHandlers, DevicesView
 from playground.ui.handlers import Handlers
+from playground.ui.lens.about import AboutHandlers
 from playground.ui.panel import Panel
 from playground.ui.prompt_bar import PromptBar
 from playground.ui.sampling import SamplingControls
@@ -189,6 +190,16 @@ def wire_devices(devices: DevicesView, own: DeviceHandlers, handlers: Handlers, 
     devices.clock.tick(own.picture, None, devices.picture, **NOW)
     pressed = devices.picture.click(own.act, None, [devices.picture, devices.message], trigger_mode="multiple", **NOW)
     pressed.then(handlers.refresh_menus, *menus(panels), **NOW)
+
+
+def wire_about(own: AboutHandlers, panels: list[Panel]) -> None:
+    """A card follows its panel's menu while it is open; what a closed one would need is not sent."""
+    for panel in panels:
+        card = panel.card.card
+        panel.card.box.expand(own.open, panel.model, card, **NOW)
+        panel.card.box.collapse(**HERE, inputs=None, outputs=card, js="() => ''")
+        is_open = "(model, card) => [model, card ? 'open' : '']"
+        panel.model.change(own.follow, [panel.model, card], card, js=is_open, **NOW)
 
 
 def layout_buttons(panels: list[Panel], bar: PromptBar) -> list[gr.components.Component]:

@@ -15,6 +15,7 @@ from model_registry.spec import ModelSpec
 from playground.adapters.facts import AdapterChoice
 from playground.ui import view
 from playground.ui.adapters import AdapterControls, draw_adapter, draw_adapter_menu
+from playground.ui.lens.about import AboutView, draw_about
 from playground.ui.pace import StreamControl
 from playground.ui.state import PanelState
 
@@ -48,6 +49,7 @@ class Panel:
     preview_box: gr.Accordion
     preview: gr.HTML
     preview_open: gr.State
+    card: AboutView
 
     @property
     def question(self) -> list[gr.components.Component]:
@@ -92,6 +94,7 @@ def draw_panel(
         system, default_system, reset = _draw_system(spec)
         with gr.Accordion("Template preview", open=False, elem_classes="preview-box") as preview_box:
             preview = gr.HTML()
+        card = draw_about()
         notice = gr.HTML(elem_classes="notice")
         chat = gr.Chatbot(
             label=f"Conversation of panel {index + 1}",
@@ -111,7 +114,7 @@ def draw_panel(
             clear = gr.Button("Clear", size="sm", min_width=0, elem_classes="clear-panel")
     return Panel(
         index, column, state, control, model, remove, about, adapter, system, default_system, reset,
-        chat, notice, stop, regenerate, clear, preview_box, preview, preview_open,
+        chat, notice, stop, regenerate, clear, preview_box, preview, preview_open, card,
     )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""The prompt lens: what a model is given, part by part and token by token, before it is sent."""
