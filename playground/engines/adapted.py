@@ -21,7 +21,7 @@ from playground.adapters.sharing import shared_copy
 from playground.engines.base import Engine
 from playground.engines.decoding.failures import drop_frames, is_memory
 from playground.engines.in_process import InProcessEngine, PlainWeights, Weights
-from playground.errors import AdapterError, EngineClosedError, OutOfMemoryError, PlaygroundError
+from playground.errors import AdapterError, EngineClosedError, EngineError, OutOfMemoryError, PlaygroundError
 from playground.types import AdapterUse
 
 Start = Callable[[PreTrainedModel, int, Weights], InProcessEngine]
@@ -75,6 +75,24 @@ class SharedWeights(PlainWeights):
             raise _closed()
         log.info("%s: attaching %s took %.2f s", self._model_id, adapter.id, time.monotonic() - begin)
         return engine
+
+    def copy(self) -> PreTrainedModel:
+        """See `Weights.copy`."""
+        if isinstance(self._pattern, AdapterError):
+            raise EngineError(f"The probabilities of this model's tokens cannot be had: {self._pattern}")
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            return shared_copy(self._pattern)
+
+    def copy_for(self, view: _View) -> PreTrainedModel:
+        """See `Weights.copy`."""
+        from playground.adapters import views
+
+        with self._lock:
+            if self._closed or view.loaded is None or view.adapter is None:
+                raise _closed()
+            return views.rescaled(view.loaded.tree, view.adapter.scale)
 
     def forget(self, view: _View) -> None:
         """Its engine has ended, or will never be."""
@@ -150,6 +168,10 @@ class _View:
     def attach(self, adapter: CheckedAdapter, scale: float, kv_tokens: int) -> Engine:
         """See `Weights.attach`."""
         raise AdapterError("A model that runs with an adapter takes no second one: attach it to the plain model.")
+
+    def copy(self) -> PreTrainedModel:
+        """See `Weights.copy`."""
+        return self._base.copy_for(self)
 
     def leave(self) -> None:
         """See `Weights.leave`."""

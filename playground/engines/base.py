@@ -5,11 +5,11 @@ The pool and the UI know engines by this protocol alone. Knows no torch.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from playground.adapters.facts import CheckedAdapter
-from playground.types import DeviceUse, GenerationChunk, GenerationRequest
+from playground.types import DeviceUse, GenerationChunk, GenerationRequest, ScoredPiece
 
 
 class Engine(Protocol):
@@ -32,6 +32,25 @@ class Engine(Protocol):
             PromptError: the messages cannot become a prompt of this model, or leave no room for an answer.
             SamplingError: the engine cannot honour one of the sampling parameters.
             EngineError: it could not go on; the subclasses say why.
+        """
+        ...
+
+    async def score(self, request: GenerationRequest, token_ids: Sequence[int]) -> tuple[ScoredPiece, ...]:
+        """How probable each token of an answer was, and what else could have come in its place.
+
+        One answer at a time, while others are being written. Cancelling the task that waits for it gives it up.
+
+        Args:
+            request: what was answered.
+            token_ids: the answer, as its last chunk has it.
+
+        Returns:
+            All tokens in pieces that can be read. Their texts joined are the answer's text, with the end token's
+            spelling, and with what a stop string cut off.
+
+        Raises:
+            PromptError: as `stream`.
+            EngineError: it cannot tell, or the tokens are not this model's; the subclasses say why.
         """
         ...
 

@@ -21,11 +21,12 @@ from playground.engines.base import Engine
 from playground.engines.decoding.device_memory import device_use, weight_bytes
 from playground.engines.decoding.inbox import AbortedError, Inbox
 from playground.engines.decoding.row_sampling import RowSampling
+from playground.engines.scoring import Scorer
 from playground.engines.text.answer import Answer
 from playground.errors import AdapterError, ContextFullError, EngineBusyError, EngineClosedError, EngineError
 from playground.prompting.encoder import PromptEncoder
 from playground.prompting.prompt import EncodedPrompt
-from playground.types import AdapterUse, DeviceUse, GenerationChunk, GenerationRequest, Usage
+from playground.types import AdapterUse, DeviceUse, GenerationChunk, GenerationRequest, ScoredPiece, Usage
 
 
 class TokenLoop(Protocol):
@@ -74,6 +75,10 @@ class Weights(Protocol):
         """See `Engine.attach`."""
         ...
 
+    def copy(self) -> PreTrainedModel:
+        """A tree over them that is the caller's alone, as their own is the engine's. Raises EngineError."""
+        ...
+
     def leave(self) -> None:
         """The engine stops, and with it all that it attached; blocks until they have. May be repeated."""
         ...
@@ -94,6 +99,10 @@ class PlainWeights:
     def attach(self, adapter: CheckedAdapter, scale: float, kv_tokens: int) -> Engine:
         """See `Weights.attach`."""
         raise AdapterError("This engine takes no adapters: use the model without one.")
+
+    def copy(self) -> PreTrainedModel:
+        """See `Weights.copy`."""
+        raise EngineError("This engine cannot tell how probable the tokens of an answer were.")
 
     def leave(self) -> None:
         """See `Weights.leave`."""
@@ -127,6 +136,7 @@ class InProcessEngine:
         self._loop = loop
         self._eos_ids = eos_ids
         self._weights = weights
+        self._scorer = Scorer(encoder, eos_ids, weights.copy)
         self._admitted: dict[str, Inbox] = {}
         self._slots = list(range(places))
         self._closed = False
@@ -136,7 +146,7 @@ class InProcessEngine:
         self._require_own(request.adapter)
         with self._place(request.request_id) as (inbox, slot):
             # In a thread, for a long prompt takes seconds. An end that comes meanwhile waits in the inbox.
-            prompt = await asyncio.to_thread(self._encoder.encode, request.messages)
+            prompt = await asyncio.to_thread(self._encoded, request)
             max_new_tokens = min(request.sampling.max_new_tokens, self._room(prompt))
             answer = Answer(self._encoder.tokenizer, self._eos_ids, request.sampling.stop)
             if not self._loop.accepts:
@@ -147,10 +157,17 @@ class InProcessEngine:
                 while answer.finish_reason is None:
                     delta = await _next_delta(inbox, answer)
                     if delta or answer.finish_reason:
-                        usage = Usage(len(prompt.token_ids), answer.tokens)
-                        yield GenerationChunk(delta, answer.finish_reason, usage, inbox.timings)
+                        usage = Usage(len(prompt.token_ids), len(answer.token_ids))
+                        said = tuple(answer.token_ids) if answer.finish_reason else ()
+                        yield GenerationChunk(delta, answer.finish_reason, usage, inbox.timings, said)
             finally:
                 self._loop.cancel(ticket)
+
+    async def score(self, request: GenerationRequest, token_ids: Sequence[int]) -> tuple[ScoredPiece, ...]:
+        """See `Engine.score`."""
+        self._require_own(request.adapter)
+        prompt = await asyncio.to_thread(self._encoded, request)
+        return await self._scorer.score(prompt, token_ids)
 
     async def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""
@@ -166,6 +183,7 @@ class InProcessEngine:
     def stop(self) -> None:
         """As `close`, for threads without an event loop; blocks."""
         self._end_answers()
+        self._scorer.stop()
         self._weights.leave()
         self._loop.stop()
 
@@ -190,6 +208,9 @@ class InProcessEngine:
                 f"{self._encoder.spec.name} runs with {_described(own)} here, but {_described(asked)} was asked for: "
                 "choose the adapter again."
             )
+
+    def _encoded(self, request: GenerationRequest) -> EncodedPrompt:
+        return self._encoder.encode(request.messages)
 
     def _end_answers(self) -> None:
         self._closed = True

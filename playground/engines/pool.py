@@ -22,10 +22,18 @@ from playground.engines.pooling.model_status import ModelStatus, Prospects, stat
 from playground.engines.pooling.resident import Resident
 from playground.engines.pooling.roster import SHUTTING_DOWN, Launch, Roster
 from playground.engines.process import start_engine
-from playground.errors import AdapterError, EngineClosedError
+from playground.errors import AdapterError, EngineClosedError, EngineError
 from playground.placement.plan import Device, PlanOptions
 from playground.placement.site import Site
-from playground.types import AdapterUse, DeviceReport, DeviceUse, EngineLabel, GenerationRequest, StreamEvent
+from playground.types import (
+    AdapterUse,
+    DeviceReport,
+    DeviceUse,
+    EngineLabel,
+    GenerationRequest,
+    ScoredPiece,
+    StreamEvent,
+)
 
 if TYPE_CHECKING:
     from playground.prompting.encoder import PromptEncoder
@@ -167,6 +175,24 @@ class EnginePool:
             async with aclosing(resident.loading.arrived.result().stream(request)) as chunks:
                 async for chunk in chunks:
                     yield chunk
+        finally:
+            self._roster.leave(resident)
+
+    async def score(self, request: GenerationRequest, token_ids: Sequence[int]) -> tuple[ScoredPiece, ...]:
+        """See `Engine.score`, of the engine that is there for the request: nothing is loaded.
+
+        While it runs its model is not unloaded.
+
+        Raises:
+            PlaygroundError: EngineError where the model has left, or its adapter.
+        """
+        spec = self.registry.get(request.model_id)
+        resident = self._roster.visit(EngineLabel(spec.id, request.adapter))
+        if resident is None:
+            what = f"{spec.name} with {request.adapter.id}" if request.adapter else spec.name
+            raise EngineError(f"{what} has been unloaded since this answer: send again to load it.")
+        try:
+            return await resident.loading.arrived.result().score(request, token_ids)
         finally:
             self._roster.leave(resident)
 

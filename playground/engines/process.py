@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, wait
 
 from model_registry.spec import ModelSpec
@@ -37,10 +37,11 @@ from playground.engines.processes.wire import (
     Order,
     Ready,
     Said,
+    Scored,
 )
 from playground.errors import EngineClosedError, EngineError, LoadCancelledError, LoadError, PlaygroundError
 from playground.placement.plan import Placement
-from playground.types import DeviceUse, GenerationChunk, GenerationRequest, LoadProgress
+from playground.types import DeviceUse, GenerationChunk, GenerationRequest, LoadProgress, ScoredPiece
 
 ENGINES = 2
 """That are likely to be at work at once, and share the cores."""
@@ -118,6 +119,10 @@ class ProcessEngine:
         """See `Engine.stream`."""
         return self._answers.stream(BASE, request)
 
+    async def score(self, request: GenerationRequest, token_ids: Sequence[int]) -> tuple[ScoredPiece, ...]:
+        """See `Engine.score`."""
+        return await self._answers.score(BASE, request, token_ids)
+
     async def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""
         self._tell(Abort(request_id))
@@ -188,7 +193,7 @@ class ProcessEngine:
                     self.ready.set_result(None)
                 case Failed(error):
                     self.ready.set_exception(error)
-        self._answers.hear(news for news in batch if isinstance(news, Said | Ended))
+        self._answers.hear(news for news in batch if isinstance(news, Said | Scored | Ended))
 
     def _mourn(self, how: str) -> None:
         if self.alive:

@@ -1,6 +1,7 @@
-"""What a model takes of the devices that it stands on. Counts tensors; asks `placement.devices` about the devices.
+"""What a model takes of the devices that it stands on, and on which of them token ids go in.
 
-Called by the in-process engines, which tell the pool and, through it, the devices view.
+Counts tensors; asks `placement.devices` about the devices. Called by the in-process engines, which tell the pool and,
+through it, the devices view.
 """
 
 from __future__ import annotations
@@ -8,8 +9,11 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import cast
 
+import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from playground.placement.devices import find_device
 from playground.types import DeviceUse
@@ -51,3 +55,13 @@ def device_use(weights: Mapping[str, int], cache: Mapping[str, tuple[int, int]])
         used, reserved = cache.get(name, (0, 0))
         uses.append(DeviceUse(name, device.total_bytes, device.free_bytes, weights.get(name, 0), reserved, used))
     return tuple(uses)
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where token ids are looked up: of offloaded weights accelerate's hooks know it."""
+    embeddings = cast(nn.Embedding, model.get_input_embeddings())
+    for module in (embeddings, model):
+        device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            return torch.device(device)
+    return embeddings.weight.device

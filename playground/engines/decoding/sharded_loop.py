@@ -14,12 +14,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import cast
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
+from playground.engines.decoding.device_memory import input_device
 from playground.engines.decoding.failures import drop_frames, engine_error, first_line, is_memory
 from playground.engines.decoding.inbox import Inbox, Output, wake
 from playground.engines.decoding.padded_batch import PaddedBatch, Row, padded_tokens
@@ -73,7 +72,7 @@ class ShardedLoop:
         self._eos_ids = eos_ids
         self._max_concurrent = max_concurrent
         self._step_tokens = step_tokens
-        self._device = _input_device(model)
+        self._device = input_device(model)
         self._token_bytes = self._measure()
         self._tickets = itertools.count()
         self._changed = threading.Condition()
@@ -272,13 +271,3 @@ def _rows(batch: Batch | None) -> list[Request]:
 
 def _closed() -> EngineClosedError:
     return EngineClosedError("The engine was stopped: choose the model again.")
-
-
-def _input_device(model: PreTrainedModel) -> torch.device:
-    """Where token ids are looked up: of offloaded weights accelerate's hooks know it."""
-    embeddings = cast(nn.Embedding, model.get_input_embeddings())
-    for module in (embeddings, model):
-        device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-        if device is not None:
-            return torch.device(device)
-    return embeddings.weight.device

@@ -78,6 +78,16 @@ class Roster:
             self._count(resident, 1)
             return resident
 
+    def visit(self, label: EngineLabel) -> Resident | None:
+        """As `enter`, where an engine is there; None where there is none, or it is still on its way."""
+        with self._lock:
+            self._bury()
+            resident = self._residents.get(label)
+            if resident is None or resident.engine is None:
+                return None
+            self._count(resident, 1)
+            return resident
+
     def leave(self, resident: Resident) -> None:
         """One user less."""
         with self._lock:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
-from playground.engines.processes.wire import Ask, Cancel, Ended, Order, Said
-from playground.errors import PlaygroundError
-from playground.types import GenerationChunk, GenerationRequest
+from playground.engines.processes.wire import Ask, Cancel, Ended, Order, Said, Score, Scored
+from playground.errors import EngineError, PlaygroundError
+from playground.types import GenerationChunk, GenerationRequest, ScoredPiece
+
+Heard = Said | Scored | Ended
 
 
 class Answers:
@@ -33,23 +35,28 @@ class Answers:
 
     async def stream(self, engine: int, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """See `Engine.stream`."""
-        number, answer = self._begin(engine)
-        self._tell(Ask(number, request, engine))
-        try:
-            while not isinstance(news := await answer.news.get(), Ended):
+        with self._begun(engine) as (number, answer):
+            self._tell(Ask(number, request, engine))
+            while isinstance(news := await answer.news.get(), Said):
                 yield news.chunk
-            if news.error is not None:
+            if isinstance(news, Ended) and news.error is not None:
                 raise news.error
-        finally:
-            if self._open.pop(number, None) is not None:
-                self._tell(Cancel(number))
 
-    def hear(self, news: Iterable[Said | Ended]) -> None:
+    async def score(self, engine: int, request: GenerationRequest, token_ids: Sequence[int]) -> tuple[ScoredPiece, ...]:
+        """See `Engine.score`."""
+        with self._begun(engine) as (number, answer):
+            self._tell(Score(number, request, tuple(token_ids), engine))
+            news = await answer.news.get()
+        if isinstance(news, Scored):
+            return news.pieces
+        raise news.error if isinstance(news, Ended) and news.error else EngineError("The engine said nothing.")
+
+    def hear(self, news: Iterable[Heard]) -> None:
         """Hand on what was said to those who still read."""
         pieces = []
         for piece in news:
             answer = self._open.get(piece.number)
-            if isinstance(piece, Ended):
+            if not isinstance(piece, Said):
                 self._open.pop(piece.number, None)
             if answer is not None:
                 pieces.append((answer, piece))
@@ -69,6 +76,16 @@ class Answers:
             self._open = {number: a for number, a in self._open.items() if number not in theirs}
         _deliver((answer, Ended(number, kind(sentence))) for number, answer in theirs.items())
 
+    @contextmanager
+    def _begun(self, engine: int) -> Iterator[tuple[int, _Answer]]:
+        """The number and the reader of one answer; who leaves before its end is cancelled."""
+        number, answer = self._begin(engine)
+        try:
+            yield number, answer
+        finally:
+            if self._open.pop(number, None) is not None:
+                self._tell(Cancel(number))
+
     def _begin(self, engine: int) -> tuple[int, _Answer]:
         answer = _Answer(engine)
         with self._lock:
@@ -85,12 +102,12 @@ class _Answer:
     def __init__(self, engine: int) -> None:
         self.engine = engine
         self.loop = asyncio.get_running_loop()
-        self.news: asyncio.Queue[Said | Ended] = asyncio.Queue()
+        self.news: asyncio.Queue[Heard] = asyncio.Queue()
 
 
-def _deliver(pieces: Iterable[tuple[_Answer, Said | Ended]]) -> None:
+def _deliver(pieces: Iterable[tuple[_Answer, Heard]]) -> None:
     """With one call a loop: each wakes it up."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Answer, Said | Ended]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Answer, Heard]]] = {}
     for answer, news in pieces:
         by_loop.setdefault(answer.loop, []).append((answer, news))
     for loop, its in by_loop.items():
@@ -98,6 +115,6 @@ def _deliver(pieces: Iterable[tuple[_Answer, Said | Ended]]) -> None:
             loop.call_soon_threadsafe(_put, its)
 
 
-def _put(pieces: Iterable[tuple[_Answer, Said | Ended]]) -> None:
+def _put(pieces: Iterable[tuple[_Answer, Heard]]) -> None:
     for answer, news in pieces:
         answer.news.put_nowait(news)

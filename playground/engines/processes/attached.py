@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 
@@ -17,7 +17,7 @@ from playground.engines.base import Engine
 from playground.engines.processes.answers import Answers
 from playground.engines.processes.wire import Abort, Detach, Order
 from playground.errors import AdapterError, EngineClosedError, PlaygroundError
-from playground.types import DeviceUse, GenerationChunk, GenerationRequest
+from playground.types import DeviceUse, GenerationChunk, GenerationRequest, ScoredPiece
 
 DETACH_S = 10.0
 """Seconds after which nobody waits for the memory of one that does not end: a step may take long, or hang."""
@@ -61,6 +61,10 @@ class AttachedEngine:
     def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """See `Engine.stream`."""
         return self._answers.stream(self.number, request)
+
+    async def score(self, request: GenerationRequest, token_ids: Sequence[int]) -> tuple[ScoredPiece, ...]:
+        """See `Engine.score`."""
+        return await self._answers.score(self.number, request, token_ids)
 
     async def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""

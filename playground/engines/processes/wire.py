@@ -13,7 +13,7 @@ from typing import Generic, TypeVar, cast
 
 from playground.adapters.facts import CheckedAdapter
 from playground.errors import PlaygroundError
-from playground.types import DeviceUse, GenerationChunk, GenerationRequest, LoadProgress
+from playground.types import DeviceUse, GenerationChunk, GenerationRequest, LoadProgress, ScoredPiece
 
 BASE = 0
 """The engine that a process was started for. What it attaches has other numbers, each used once."""
@@ -29,8 +29,18 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Score:
+    """See `Engine.score`; `number` names it as it does an answer."""
+
+    number: int
+    request: GenerationRequest
+    token_ids: tuple[int, ...]
+    engine: int = BASE
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
-    """Nobody reads this answer any more."""
+    """Nobody reads this answer any more, or these scores."""
 
     number: int
 
@@ -108,8 +118,16 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """How probable an answer was; nothing else will be said of this number."""
+
+    number: int
+    pieces: tuple[ScoredPiece, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
-    """No more of an answer comes."""
+    """No more of an answer comes, or there are no scores of it."""
 
     number: int
     error: PlaygroundError | None = None
@@ -123,8 +141,8 @@ class MemoryNow:
     engine: int = BASE
 
 
-Order = Ask | Cancel | Abort | Attach | Detach | Close
-News = LoadProgress | Ready | Failed | Attached | NotAttached | Detached | Said | Ended | MemoryNow
+Order = Ask | Score | Cancel | Abort | Attach | Detach | Close
+News = LoadProgress | Ready | Failed | Attached | NotAttached | Detached | Said | Scored | Ended | MemoryNow
 
 Out = TypeVar("Out")
 In = TypeVar("In")

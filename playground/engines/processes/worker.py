@@ -41,6 +41,8 @@ from playground.engines.processes.wire import (
     Order,
     Ready,
     Said,
+    Score,
+    Scored,
     Wire,
 )
 from playground.errors import EngineClosedError, EngineError, LoadError, PlaygroundError
@@ -149,6 +151,8 @@ class Worker:
             match order:
                 case Ask(number, request, key):
                     self._begin(number, self._answer(number, request, key))
+                case Score(number):
+                    self._begin(number, self._score(order))
                 case Cancel(number) if number in self._running:
                     self._running[number].cancel()
                 case Abort(request_id, key) if key in self._engines:
@@ -168,14 +172,25 @@ class Worker:
     async def _answer(self, number: int, request: GenerationRequest, key: int) -> None:
         error: PlaygroundError | None = None
         try:
-            if key not in self._engines:
-                raise EngineClosedError(f"{self._name} was asked to answer with an adapter that is gone: send again.")
-            async with aclosing(self._engines[key].stream(request)) as chunks:
+            async with aclosing(self._engine(key).stream(request)) as chunks:
                 async for chunk in chunks:
                     self._say(Said(number, chunk))
         except Exception as raised:
             error = self._sentence(raised, "answering")
         self._say(Ended(number, error))
+
+    async def _score(self, order: Score) -> None:
+        try:
+            pieces = await self._engine(order.engine).score(order.request, order.token_ids)
+        except Exception as error:
+            self._say(Ended(order.number, self._sentence(error, "scoring")))
+        else:
+            self._say(Scored(order.number, pieces))
+
+    def _engine(self, key: int) -> Engine:
+        if key not in self._engines:
+            raise EngineClosedError(f"{self._name} was asked for an adapter that is gone: send again.")
+        return self._engines[key]
 
     async def _attach(self, order: Attach) -> None:
         attach = self._engines[BASE].attach

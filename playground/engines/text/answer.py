@@ -16,7 +16,7 @@ from playground.types import FinishReason
 
 
 class Answer:
-    """`tokens` counts all that the model wrote, a final end-of-sequence token included; the text leaves that one out.
+    """`token_ids` are all that the model wrote, a final end-of-sequence token included; the text leaves that one out.
 
     `finish_reason` is None until the answer is over.
     """
@@ -26,7 +26,7 @@ class Answer:
         self._stops = StopStrings(stop)
         self._graphemes = GraphemeBuffer()
         self._eos_ids = eos_ids
-        self.tokens = 0
+        self.token_ids: Sequence[int] = ()
         self.finish_reason: FinishReason | None = None
 
     def read(self, generated: Sequence[int], *, finished: bool) -> str:
@@ -36,8 +36,8 @@ class Answer:
             generated: all tokens so far, those read before included.
             finished: whether the model writes no more, because of an end-of-sequence token or of the length.
         """
-        fresh = generated[self.tokens :]
-        self.tokens = len(generated)
+        fresh = generated[len(self.token_ids) :]
+        self.token_ids = generated
         ended = finished and generated[-1] in self._eos_ids
         text = self._detokenizer.push(fresh[:-1] if ended else fresh)
         if finished:

@@ -40,6 +40,11 @@ class Detokenizer:
         """More tokens in; the text that they settle comes out, without a character of which bytes are missing."""
         return "".join([self._push(token) for token in ids])
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether no character is begun of which bytes are missing."""
+        return not self._held
+
     def flush(self, *, keep_broken: bool) -> str:
         """The answer is over. A last character of which bytes are missing is shown as U+FFFD or left out."""
         held, self._held = self._held, ""

@@ -40,6 +40,11 @@ class GraphemeBuffer:
         return held
 
 
+def unit_ends(text: str) -> frozenset[int]:
+    """Every index at which the text may be cut: where a cluster ends, and the next letter is not tied to it."""
+    return frozenset(match.end() for match in _CLUSTER.finditer(text) if not _ties(text, match.end()))
+
+
 def _last_unit(text: str) -> int:
     """Where the last cluster of the text starts, with whatever a virama or joiner ties to its left."""
     starts = [match.start() for match in _CLUSTER.finditer(text)]
@@ -54,7 +59,7 @@ def _ties(text: str, at: int) -> bool:
     Unicode's clusters keep some scripts' conjuncts together and cut others behind the virama (Tamil, Kannada,
     Gurmukhi); on the screen the cut shows the virama for an instant.
     """
-    if at == 0 or not unicodedata.category(text[at]).startswith("L"):
+    if not 0 < at < len(text) or not unicodedata.category(text[at]).startswith("L"):
         return False
     before = text[at - 1]
     return before == _ZERO_WIDTH_JOINER or unicodedata.combining(before) == _VIRAMA

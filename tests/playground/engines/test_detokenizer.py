@@ -138,7 +138,7 @@ def test_the_final_end_token_is_no_text_but_is_counted() -> None:
     ids = tokenizer.encode("done", add_special_tokens=False)
     deltas, answer = stream(tokenizer, [*ids, EOS])
     assert "".join(deltas) == "done"
-    assert answer.tokens == len(ids) + 1
+    assert len(answer.token_ids) == len(ids) + 1
 
 
 def test_a_stop_string_across_tokens_ends_the_answer(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -146,7 +146,7 @@ def test_a_stop_string_across_tokens_ends_the_answer(tokenizer: PreTrainedTokeni
     deltas, answer = stream(tokenizer, ids, stop=("닭갈",))
     assert "".join(deltas) == "값이 싼 "
     assert answer.finish_reason == "stop"
-    assert answer.tokens < len(ids)
+    assert len(answer.token_ids) < len(ids)
 
 
 def test_what_began_like_a_stop_string_comes_out_at_the_end(tokenizer: PreTrainedTokenizerFast) -> None:
