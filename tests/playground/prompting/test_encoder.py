@@ -76,14 +76,14 @@ def test_where_the_template_came_from(registry: Registry) -> None:
         name: PromptEncoder(spec, own).encode(say("x"))
         for name, spec in [(i, registry.get(i)) for i in ("kullm3", "krutrim-1-instruct", "krutrim-1-base")]
     }
-    assert {name: prompt.template_source for name, prompt in seen.items()} == {
+    assert {name: prompt.template.source for name, prompt in seen.items()} == {
         "kullm3": "tokenizer",
         "krutrim-1-instruct": "card",
         "krutrim-1-base": "none",
     }
     assert seen["kullm3"].text == "OWN x"
     assert seen["krutrim-1-instruct"].text == "<|USER|> x\n<|RESPONSE|>\n"
-    assert PromptEncoder(by_user, own).encode(say("x")).template_source == "user"
+    assert PromptEncoder(by_user, own).encode(say("x")).template.source == "user"
 
 
 def test_a_named_template_among_several_is_the_default_one(registry: Registry) -> None:
@@ -132,7 +132,7 @@ def test_where_the_tokenizer_should_have_a_template_and_has_none_it_is_said(
     registry: Registry, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     prompt = PromptEncoder(registry.get("kullm3"), tokenizer).encode(say("안녕"))
-    assert prompt.template_source == "card"
+    assert prompt.template.source == "card"
     assert prompt.notes == ("The tokenizer's files have no chat template: the catalog's is used.",)
 
 
@@ -168,7 +168,7 @@ def test_a_template_cannot_reach_out_of_its_sandbox(registry: Registry, tokenize
         update={"template_source": "user", "template": "{{ ''.__class__.__mro__[1].__subclasses__() }}"}
     )
     encoder = PromptEncoder(registry.get("kullm3").model_copy(update={"prompt": prompt}), tokenizer)
-    with pytest.raises(TemplateError, match="refuses these messages"):
+    with pytest.raises(TemplateError, match="is unsafe"):
         encoder.encode(say("x"))
 
 
