@@ -6,7 +6,7 @@ Plain frozen values. Made by `encoder`; sent by the engines, shown by the UI, re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from playground.types import TemplateSource
 
@@ -127,11 +127,11 @@ PieceKind = Literal["text", "bytes", "control", "tokenizer"]
 """bytes: one of its tokens holds only some bytes of a character. tokenizer: a token that is not in the text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """The fewest tokens that make whole grapheme clusters: what a person can read of a token, with their count.
 
     start, end: characters of the text; first_token, end_token: the tokens. Pieces cover text and tokens once, in order.
+    (A named tuple, because a preview makes thousands at each key that is pressed.)
     """
 
     start: int
