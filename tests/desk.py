@@ -12,6 +12,8 @@ from fakes import FakePool, Script, spec
 from model_registry.registry import Registry
 from playground.ui.adapter_state import PanelAdapter
 from playground.ui.handlers import Handlers
+from playground.ui.lens.handlers import LensHandlers
+from playground.ui.lens.prompting import PromptingValues
 from playground.ui.pace import StreamControl
 from playground.ui.sampling import SamplingValues
 from playground.ui.state import PanelState
@@ -28,6 +30,7 @@ class Desk:
         specs = [spec("a", default_system="I am A."), spec("b"), spec("nosys", system_role=False)]
         self.pool = FakePool(Registry(specs), scripts)
         self.handlers = Handlers(self.pool.registry, self.pool)  # type: ignore[arg-type]
+        self.lens = LensHandlers(self.pool.registry, self.pool)  # type: ignore[arg-type]
         self.models = ["a", "b"]
         self.systems = ["", ""]
         self.shown = [True, True]
@@ -36,6 +39,7 @@ class Desk:
         self.notices = ["", ""]
         self.adapters = [PanelAdapter(), PanelAdapter()]
         self.scales = [1.0, 1.0]
+        self.prompting = PromptingValues("plain", "refuse")
         self.prompt, self.seed, self.hint = "", 0, ""
 
     def question(self, index: int) -> list[Any]:
@@ -45,12 +49,28 @@ class Desk:
     async def send(self, prompt: str, sampling: SamplingValues = SAMPLING) -> None:
         self.prompt = prompt
         questions = [part for index in range(2) for part in self.question(index)]
-        values = await self.handlers.start_turn(prompt, self.shown, *sampling, *questions)
+        values = await self.handlers.start_turn(prompt, self.shown, *sampling, *self.prompting, *questions)
         for name, value in zip(("prompt", "seed", "hint"), values[:3], strict=True):
             if value != SKIP:
                 setattr(self, name, value)
         for index in range(2):
             self.put(index, values[3 + 3 * index : 6 + 3 * index])
+
+    async def regenerate(self, index: int, sampling: SamplingValues = SAMPLING) -> list[Any]:
+        return await self.handlers.regenerate(*sampling, *self.prompting, *self.question(index))
+
+    def glance(self, index: int, mode: str = "Prompt", is_open: bool = True, with_ids: bool = False) -> list[Any]:
+        return [is_open, mode, with_ids, self.states[index], self.models[index], self.systems[index]]
+
+    async def look(self, typed: str, **glance: Any) -> str:
+        """The first panel's lens, as it is while this is being typed."""
+        (markup,) = await self.lens.looks(typed, SAMPLING.max_new_tokens, *self.prompting, *self.glance(0, **glance))
+        return markup
+
+    async def follow(self, typed: str, **glance: Any) -> list[str]:
+        """The caution, then the lens of each panel."""
+        glances = [part for index in range(2) for part in self.glance(index, **glance)]
+        return await self.lens.follow(self.shown, typed, SAMPLING.max_new_tokens, *self.prompting, *glances)
 
     def put(self, index: int, values: list[Any]) -> None:
         state, _chat, notice = values

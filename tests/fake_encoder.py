@@ -104,9 +104,11 @@ class FakeEncoder:
         writing = _Writing(PromptOptions())
         writing.part(text, "user", 0)
         pieces = _pieces(text, writing.ids, writing.offsets)
-        byte_tokens = sum(FIRST_BYTE <= token < FIRST_CONTROL for token in writing.ids)
-        counts = TokenCounts(len(writing.ids), len(pieces), byte_tokens)
+        counts = _counts(writing.ids, pieces)
         return TokenizedText(text, tuple(writing.ids), self.names(writing.ids), pieces, counts)
+
+    def counts(self, prompt: EncodedPrompt) -> TokenCounts:
+        return _counts(prompt.token_ids, self.pieces(prompt))
 
     def names(self, token_ids: Sequence[int]) -> tuple[str, ...]:
         return tuple(_name(token) for token in token_ids)
@@ -185,6 +187,11 @@ def _pieces(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -
         else:
             pieces.append(Piece(start, end, place, place + 1, kind))  # type: ignore[arg-type]
     return tuple(pieces)
+
+
+def _counts(ids: Sequence[int], pieces: Sequence[Piece]) -> TokenCounts:
+    characters = sum(piece.end - piece.start if piece.kind == "control" else 1 for piece in pieces)
+    return TokenCounts(len(ids), characters, sum(FIRST_BYTE <= token < FIRST_CONTROL for token in ids))
 
 
 def _oldest_turn(messages: Sequence[Message], dropped: Sequence[int]) -> list[int]:

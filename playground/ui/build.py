@@ -18,12 +18,14 @@ from playground.placement.planner import needed_bytes
 from playground.settings import MAX_PANELS, Settings
 from playground.ui import view
 from playground.ui.adapters import AdapterHandlers
-from playground.ui.api import wire_api
+from playground.ui.api.endpoints import wire_api
 from playground.ui.devices import DeviceHandlers, draw_devices
-from playground.ui.events import wire, wire_about, wire_adapters, wire_devices
+from playground.ui.events import Controls, wire, wire_about, wire_adapters, wire_devices
 from playground.ui.examples import read_examples
 from playground.ui.handlers import Handlers
 from playground.ui.lens.about import AboutHandlers
+from playground.ui.lens.handlers import LensHandlers
+from playground.ui.lens.prompting import draw_prompting
 from playground.ui.panel import Choices, Panel, draw_panel, menu_choices
 from playground.ui.prompt_bar import draw_prompt_bar
 from playground.ui.sampling import draw_sampling
@@ -52,8 +54,12 @@ FONTS = [
 ONLY_OUR_IMAGES = '<meta http-equiv="Content-Security-Policy" content="img-src \'self\' data: blob:">'
 
 
-def build(registry: Registry, pool: EnginePool, models: Sequence[str]) -> gr.Blocks:
-    """`models`: the ids or aliases that the panels start with, one panel each."""
+def build(registry: Registry, pool: EnginePool, models: Sequence[str], edit_templates: bool = False) -> gr.Blocks:
+    """The page, unserved.
+
+    models: the ids or aliases that the panels start with, one panel each.
+    edit_templates: whether users, and programs, may bring templates of their own.
+    """
     specs = [registry.get(model) for model in models]
     choices = menu_choices(registry, pool)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
@@ -61,17 +67,18 @@ def build(registry: Registry, pool: EnginePool, models: Sequence[str]) -> gr.Blo
         if any(spec.is_stand_in for spec in specs):
             gr.HTML(stand_in_banner(registry, specs), elem_id="banner")
         with gr.Row(elem_id="drawers"):
-            sampling, devices = draw_sampling(), draw_devices()
+            sampling, prompting, devices = draw_sampling(), draw_prompting(), draw_devices()
         shown = gr.State([index < len(specs) for index in range(MAX_PANELS)])
         with gr.Row(elem_id="panels"):
             panels = [_draw_slot(index, specs, pool, choices) for index in range(MAX_PANELS)]
         bar = draw_prompt_bar(read_examples())
         handlers = Handlers(registry, pool)
-        wire(handlers, panels, bar, sampling, shown, page)
+        lens = LensHandlers(registry, pool)
+        wire(handlers, lens, panels, bar, Controls(sampling, prompting), shown, page)
         wire_adapters(AdapterHandlers(registry, pool), panels, bar, shown)
         wire_devices(devices, DeviceHandlers(registry, pool), handlers, panels)
         wire_about(AboutHandlers(registry), panels)
-        wire_api(registry, pool)
+        wire_api(registry, pool, edit_templates)
     return page
 
 

@@ -7,6 +7,7 @@ Called by `build` once everything is drawn.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ from playground.ui.comparing import Comparing, candidates
 from playground.ui.devices import DeviceHandlers, DevicesView
 from playground.ui.handlers import Handlers
 from playground.ui.lens.about import AboutHandlers
+from playground.ui.lens.handlers import LensHandlers
+from playground.ui.lens.prompting import PromptingControls
 from playground.ui.panel import Panel
 from playground.ui.prompt_bar import PromptBar
 from playground.ui.sampling import SamplingControls
@@ -32,24 +35,51 @@ HERE: dict[str, Any] = {"fn": None, "show_progress": "hidden", "api_visibility":
 """For events that the browser handles alone."""
 
 
+FOLLOW = "(prompt, typed) => /[<[{|]/.test(prompt) || document.querySelector('.preview, .caution') ? prompt : typed"
+"""What `typed` follows: `SUSPECTS` of the lens' handlers, and whatever is typed while a lens is open."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The drawers whose values go into every request."""
+
+    sampling: SamplingControls
+    prompting: PromptingControls
+
+    @property
+    def inputs(self) -> list[gr.components.Component]:
+        """The components of `Wishes`, in their order."""
+        return [*self.sampling.inputs, *self.prompting.inputs]
+
+    def typing(self, bar: PromptBar) -> list[gr.components.Component]:
+        """The components of `Typing`, in their order."""
+        return [bar.prompt, self.sampling.max_new_tokens, *self.prompting.inputs]
+
+
 def wire(
     handlers: Handlers,
+    lens: LensHandlers,
     panels: list[Panel],
     bar: PromptBar,
-    sampling: SamplingControls,
+    controls: Controls,
     shown: gr.State,
     page: gr.Blocks,
 ) -> None:
-    wire_asking(handlers, panels, bar, sampling, shown)
-    wire_stopping(handlers, panels, bar)
+    wire_asking(handlers, lens, panels, bar, controls, shown)
+    wire_stopping(handlers, lens, panels, bar, controls)
     wire_models(handlers, panels, page)
-    wire_previews(handlers, panels, bar)
+    wire_lenses(lens, panels, bar, controls, shown)
     wire_layout(handlers, panels, bar, shown)
-    wire_browser(bar, sampling, page)
+    wire_browser(bar, controls.sampling, page)
 
 
 def wire_asking(
-    handlers: Handlers, panels: list[Panel], bar: PromptBar, sampling: SamplingControls, shown: gr.State
+    handlers: Handlers,
+    lens: LensHandlers,
+    panels: list[Panel],
+    bar: PromptBar,
+    controls: Controls,
+    shown: gr.State,
 ) -> None:
     """Send asks every panel, Regenerate one; either way each panel streams in an event of its own.
 
@@ -58,13 +88,13 @@ def wire_asking(
     asked = gr.on(
         [bar.prompt.submit, bar.send.click],
         handlers.start_turn,
-        [bar.prompt, shown, *sampling.inputs, *(part for panel in panels for part in panel.question)],
-        [bar.prompt, sampling.seed, bar.hint, *(part for panel in panels for part in panel.answer)],
+        [bar.prompt, shown, *controls.inputs, *(part for panel in panels for part in panel.question)],
+        [bar.prompt, controls.sampling.seed, bar.hint, *(part for panel in panels for part in panel.answer)],
         **NOW,
     )
     for panel in panels:
         again = panel.regenerate.click(
-            handlers.regenerate, [*sampling.inputs, *panel.question], [bar.hint, *panel.answer], **NOW
+            handlers.regenerate, [*controls.inputs, *panel.question], [bar.hint, *panel.answer], **NOW
         )
         for trigger in (asked, again):
             streamed = trigger.success(
@@ -76,22 +106,24 @@ def wire_asking(
                 show_progress="hidden",
                 api_visibility="private",
             )
-            streamed.then(handlers.preview, [bar.prompt, *look(panel)], panel.preview, **NOW)
+            streamed.then(lens.looks, [*controls.typing(bar), *panel.glance], panel.lens.view, **NOW)
             streamed.then(handlers.refresh_menus, *menus(panels), **NOW)
 
 
-def wire_stopping(handlers: Handlers, panels: list[Panel], bar: PromptBar) -> None:
+def wire_stopping(
+    handlers: Handlers, lens: LensHandlers, panels: list[Panel], bar: PromptBar, controls: Controls
+) -> None:
     bar.stop_all.click(handlers.stop, [panel.control for panel in panels], None, **NOW)
     bar.clear_all.click(
         handlers.clear,
         [panel.control for panel in panels],
         [part for panel in panels for part in panel.answer],
         **NOW,
-    ).then(handlers.preview, [bar.prompt, *looks(panels)], [panel.preview for panel in panels], **NOW)
+    ).then(lens.looks, [*controls.typing(bar), *glances(panels)], [panel.lens.view for panel in panels], **NOW)
     for panel in panels:
         panel.stop.click(handlers.stop, [panel.control], None, **NOW)
         panel.clear.click(handlers.clear, [panel.control], panel.answer, **NOW).then(
-            handlers.preview, [bar.prompt, *look(panel)], panel.preview, **NOW
+            lens.looks, [*controls.typing(bar), *panel.glance], panel.lens.view, **NOW
         )
 
 
@@ -116,26 +148,29 @@ def wire_models(handlers: Handlers, panels: list[Panel], page: gr.Blocks) -> Non
         )
 
 
-def wire_previews(handlers: Handlers, panels: list[Panel], bar: PromptBar) -> None:
-    """The previews follow the typing through `typed`, which rests while none is open: then nothing is sent at all."""
-    bar.prompt.change(
-        **HERE,
-        inputs=[bar.prompt, bar.typed],
-        outputs=bar.typed,
-        js="(prompt, typed) => document.querySelector('.preview') ? prompt : typed",
-    )
+def wire_lenses(lens: LensHandlers, panels: list[Panel], bar: PromptBar, controls: Controls, shown: gr.State) -> None:
+    """They follow the typing through `typed`. While none is open, and nothing that is typed looks like a control token,
+    it rests: then nothing is sent at all."""
+    bar.prompt.change(**HERE, inputs=[bar.prompt, bar.typed], outputs=bar.typed, js=FOLLOW)
     gr.on(
-        [bar.typed.change, *(trigger for panel in panels for trigger in (panel.system.change, panel.model.change))],
-        handlers.preview,
-        [bar.prompt, *looks(panels)],
-        [panel.preview for panel in panels],
+        [
+            bar.typed.change,
+            *(trigger for panel in panels for trigger in (panel.system.change, panel.model.change)),
+            controls.sampling.max_new_tokens.input,
+            *(control.input for control in controls.prompting.inputs),
+        ],
+        lens.follow,
+        [shown, *controls.typing(bar), *glances(panels)],
+        [bar.caution, *(panel.lens.view for panel in panels)],
         trigger_mode="always_last",
         **NOW,
     )
     for panel in panels:
-        outputs = [panel.preview_open, panel.preview]
-        panel.preview_box.expand(handlers.open_preview, [bar.prompt, *look(panel)], outputs, **NOW)
-        panel.preview_box.collapse(handlers.close_preview, None, outputs, **NOW)
+        inputs = [*controls.typing(bar), *panel.glance]
+        outputs = [panel.lens.is_open, panel.lens.view]
+        panel.lens.box.expand(lens.open, inputs, outputs, **NOW)
+        panel.lens.box.collapse(lens.close, None, outputs, **NOW)
+        gr.on([panel.lens.mode.input, panel.lens.with_ids.input], lens.looks, inputs, panel.lens.view, **NOW)
 
 
 def wire_layout(handlers: Handlers, panels: list[Panel], bar: PromptBar, shown: gr.State) -> None:
@@ -213,9 +248,5 @@ def menus(panels: list[Panel]) -> tuple[list[gr.components.Component], list[gr.c
     return models, [*models, *(panel.about for panel in panels)]
 
 
-def look(panel: Panel) -> list[gr.components.Component]:
-    return [panel.preview_open, panel.state, panel.model, panel.system]
-
-
-def looks(panels: list[Panel]) -> list[gr.components.Component]:
-    return [part for panel in panels for part in look(panel)]
+def glances(panels: list[Panel]) -> list[gr.components.Component]:
+    return [part for panel in panels for part in panel.glance]

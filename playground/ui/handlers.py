@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gradio as gr
 
 from model_registry.registry import Registry
+from model_registry.spec import ModelSpec
 from playground.errors import PlaygroundError, PromptError, SamplingError
 from playground.types import GenerationRequest, SamplingParams, half_character
 from playground.ui import view
 from playground.ui.adapter_state import PanelAdapter
+from playground.ui.lens.prompting import PromptingValues
 from playground.ui.pace import StreamControl
 from playground.ui.panel import about_model, menu_choices, system_properties
-from playground.ui.preview import render_preview
 from playground.ui.sampling import SamplingValues, read_sampling
 from playground.ui.state import PanelState
 
@@ -44,13 +45,18 @@ class Question(NamedTuple):
     scale: float | None
 
 
-class Look(NamedTuple):
-    """What a panel's preview is made from; `is_open` says whether anybody looks at it."""
+class Wishes(NamedTuple):
+    """What all panels are asked with."""
 
-    is_open: bool
-    state: PanelState
-    model_id: str
-    system: str
+    sampling: SamplingValues
+    prompting: PromptingValues
+
+    @classmethod
+    def take(cls, values: Sequence[Any]) -> tuple[Wishes, Sequence[Any]]:
+        """The wishes that flat event inputs begin with, and the rest of them."""
+        sampling = len(SamplingValues._fields)
+        both = sampling + len(PromptingValues._fields)
+        return cls(SamplingValues(*values[:sampling]), PromptingValues(*values[sampling:both])), values[both:]
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,11 @@ class Handlers:
     async def start_turn(self, prompt: str, shown: Sequence[bool], *rest: Any) -> list[Any]:
         """Put the prompt into every shown panel's own history; a panel that cannot take it says why.
 
-        Inputs: prompt, which panels are shown, SamplingValues, Question of every panel.
+        Inputs: prompt, which panels are shown, SamplingValues, PromptingValues, Question of every panel.
         Outputs: prompt, seed, hint, then state, chat and notice of every panel.
         """
-        count = len(SamplingValues._fields)
-        values, questions = SamplingValues(*rest[:count]), groups(Question, rest[count:])
+        wishes, parts = Wishes.take(rest)
+        questions = groups(Question, parts)
         nothing = [gr.skip()] * (3 + 3 * len(questions))
         if not prompt.strip():
             return nothing
@@ -73,11 +79,13 @@ class Handlers:
         if any(question.control.is_open for question in asked if question):
             return [*nothing[:2], view.hint(STILL_ANSWERING), *nothing[3:]]
         try:
-            sampling = read_sampling(values)
+            sampling = read_sampling(wishes.sampling)
             self._check_texts(prompt, asked)
         except (SamplingError, PromptError) as error:
             return [*nothing[:2], view.hint(str(error)), *nothing[3:]]
-        requests = [self._request(question, prompt, sampling) if question else None for question in asked]
+        requests = [
+            self._request(question, prompt, sampling, wishes.prompting) if question else None for question in asked
+        ]
         refusals = await self._refusals(requests)
         await self._expect([each for each, refusal in zip(requests, refusals, strict=True) if each and not refusal])
         panels = [_open(*each) for each in zip(questions, requests, refusals, strict=True)]
@@ -87,20 +95,21 @@ class Handlers:
     async def regenerate(self, *rest: Any) -> list[Any]:
         """Ask one panel's last prompt again, with a new seed unless the user holds on to the one in the field.
 
-        Inputs: SamplingValues, the panel's Question. Outputs: hint, the panel's state, chat and notice.
+        Inputs: SamplingValues, PromptingValues, the panel's Question. Outputs: hint, its state, chat and notice.
         """
-        count = len(SamplingValues._fields)
-        values, question = SamplingValues(*rest[:count]), Question(*rest[count:])
+        wishes, parts = Wishes.take(rest)
+        question = Question(*parts)
         last = question.state.last
         if last is None or question.control.is_open:
             return [gr.skip()] * 4
         try:
-            sampling = read_sampling(values)
+            sampling = read_sampling(wishes.sampling)
             self._check_texts(last.prompt, [question])
         except (SamplingError, PromptError) as error:
             return [view.hint(str(error)), *[gr.skip()] * 3]
         earlier = question._replace(state=question.state.without_last())
-        return ["", *_open(earlier, self._request(earlier, last.prompt, sampling), "")]
+        request = self._request(earlier, last.prompt, sampling, wishes.prompting)
+        return ["", *_open(earlier, request, "")]
 
     async def stop(self, *controls: StreamControl) -> None:
         """Inputs: the controls of the panels to stop. Outputs: none; their streams paint the end themselves."""
@@ -121,18 +130,6 @@ class Handlers:
         text: dict[str, Any] = {"value": own} if system == default_system else {}
         return [gr.update(**text, **system_properties(spec)), own, about_model(spec, self.pool.status(spec.id))]
 
-    async def preview(self, typed: str, *rest: Any) -> list[str]:
-        """Inputs: what is typed, the Look of every panel. Outputs: the preview of each, empty where closed."""
-        return await asyncio.gather(*(self._look(look, typed) for look in groups(Look, rest)))
-
-    async def open_preview(self, typed: str, *rest: Any) -> list[Any]:
-        """Inputs: prompt, the panel's Look. Outputs: that it is open, its preview."""
-        return [True, await self._look(Look(*rest)._replace(is_open=True), typed)]
-
-    async def close_preview(self) -> list[Any]:
-        """Inputs: none. Outputs: that it is closed, an empty preview."""
-        return [False, ""]
-
     async def add_panel(self, shown: Sequence[bool]) -> list[Any]:
         """Inputs: which panels are shown. Outputs: the same, then `_layout`."""
         first = shown.index(False) if False in shown else None
@@ -150,30 +147,31 @@ class Handlers:
         specs = [self.registry.get(model_id) for model_id in model_ids]
         return [*[menu] * len(specs), *(about_model(spec, self.pool.status(spec.id)) for spec in specs)]
 
-    async def _look(self, look: Look, typed: str) -> str:
-        if not look.is_open:
-            return ""
-        return await render_preview(
-            self.pool, look.state, look.model_id, self._system(look.model_id, look.system), typed
-        )
-
-    def _system(self, model_id: str, system: str) -> str:
-        return system if self.registry.get(model_id).prompt.system_role else ""
+    def _system(self, question: Question) -> str:
+        return sendable_system(self.registry.get(question.model_id), question.system)
 
     def _check_texts(self, prompt: str, questions: Sequence[Question | None]) -> None:
         """Raises PromptError if the prompt or a system prompt cannot be sent, nor be sent back to the browser."""
         texts = {"Prompt": prompt}
         for number, question in enumerate(questions, 1):
             if question:
-                texts[f"System prompt of panel {number}"] = self._system(question.model_id, question.system)
+                texts[f"System prompt of panel {number}"] = self._system(question)
         for name, text in texts.items():
             if sentence := half_character(text):
                 raise PromptError(f"{name}: {sentence}.")
 
-    def _request(self, question: Question, prompt: str, sampling: SamplingParams) -> GenerationRequest:
-        messages = question.state.messages(self._system(question.model_id, question.system), prompt)
+    def _request(
+        self, question: Question, prompt: str, sampling: SamplingParams, prompting: PromptingValues
+    ) -> GenerationRequest:
+        messages = question.state.messages(self._system(question), prompt)
         adapter = question.adapter.use(question.model_id, 1.0 if question.scale is None else question.scale)
-        return GenerationRequest(model_id=question.model_id, adapter=adapter, messages=messages, sampling=sampling)
+        return GenerationRequest(
+            model_id=question.model_id,
+            adapter=adapter,
+            messages=messages,
+            options=prompting.options(),
+            sampling=sampling,
+        )
 
     async def _expect(self, requests: Sequence[GenerationRequest]) -> None:
         """Have the models of one turn placed together, before the first of them takes another's room."""
@@ -191,7 +189,8 @@ class Handlers:
             return ""
         try:
             encoder = await asyncio.wait_for(self.pool.encoder(request.model_id), CHECK_S)
-            await asyncio.to_thread(encoder.encode, request.messages)
+            longest = request.sampling.max_new_tokens
+            await asyncio.to_thread(encoder.encode, request.messages, request.options, longest)
         except PromptError as error:
             return str(error)
         except Exception:
@@ -226,6 +225,11 @@ def _layout(shown: Sequence[bool]) -> list[Any]:
 def buttons(shown: Sequence[bool]) -> list[gr.Button]:
     """The remove buttons, the add button."""
     return [*(gr.Button(interactive=sum(shown) > 1) for _ in shown), gr.Button(interactive=not all(shown))]
+
+
+def sendable_system(spec: ModelSpec, system: str) -> str:
+    """The system prompt as far as the model's format takes one."""
+    return system if spec.prompt.system_role else ""
 
 
 def groups(kind: Any, values: Sequence[Any]) -> list[Any]:

@@ -16,6 +16,7 @@ from playground.adapters.facts import AdapterChoice
 from playground.ui import view
 from playground.ui.adapters import AdapterControls, draw_adapter, draw_adapter_menu
 from playground.ui.lens.about import AboutView, draw_about
+from playground.ui.lens.panel_lens import PanelLens, draw_lens
 from playground.ui.pace import StreamControl
 from playground.ui.state import PanelState
 
@@ -28,7 +29,7 @@ Choices = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Panel:
-    """`default_system` is what the model in the menu brings along; `preview_open` says whether anybody looks."""
+    """`default_system` is what the model in the menu brings along."""
 
     index: int
     column: gr.Column
@@ -46,15 +47,18 @@ class Panel:
     stop: gr.Button
     regenerate: gr.Button
     clear: gr.Button
-    preview_box: gr.Accordion
-    preview: gr.HTML
-    preview_open: gr.State
+    lens: PanelLens
     card: AboutView
 
     @property
     def question(self) -> list[gr.components.Component]:
         """The inputs from which a request is made: state, control, model id, system prompt, adapter, its scale."""
         return [self.state, self.control, self.model, self.system, self.adapter.chosen, self.adapter.scale]
+
+    @property
+    def glance(self) -> list[gr.components.Component]:
+        """The inputs from which its lens is made: open, mode, with ids, state, model id, system prompt."""
+        return [self.lens.is_open, self.lens.mode, self.lens.with_ids, self.state, self.model, self.system]
 
     @property
     def neighbour(self) -> list[gr.components.Component]:
@@ -84,17 +88,17 @@ def draw_panel(
         shown: whether it is visible from the start.
     """
     with gr.Column(visible=shown, min_width=0, elem_id=f"panel-{index}") as column:
-        state, control, preview_open = gr.State(PanelState()), gr.State(StreamControl()), gr.State(False)
+        state, control = gr.State(PanelState()), gr.State(StreamControl())
         with gr.Row(elem_classes="head"):
             model = _draw_model(index, spec, choices)
             adapter_menu = draw_adapter_menu(index, adapters)
             remove = gr.Button("Remove", size="sm", scale=0, min_width=0, elem_classes="remove-panel")
         about = gr.HTML(about_model(spec, status), elem_classes="about")
         adapter = draw_adapter(index, adapter_menu)
-        system, default_system, reset = _draw_system(spec)
-        with gr.Accordion("Template preview", open=False, elem_classes="preview-box") as preview_box:
-            preview = gr.HTML()
-        card = draw_about()
+        with gr.Row(elem_classes="boxes"):
+            system, default_system, reset = _draw_system(spec)
+            lens = draw_lens(index)
+            card = draw_about()
         notice = gr.HTML(elem_classes="notice")
         chat = gr.Chatbot(
             label=f"Conversation of panel {index + 1}",
@@ -114,7 +118,7 @@ def draw_panel(
             clear = gr.Button("Clear", size="sm", min_width=0, elem_classes="clear-panel")
     return Panel(
         index, column, state, control, model, remove, about, adapter, system, default_system, reset,
-        chat, notice, stop, regenerate, clear, preview_box, preview, preview_open, card,
+        chat, notice, stop, regenerate, clear, lens, card,
     )  # fmt: skip
 
 
@@ -144,7 +148,8 @@ def _draw_system(spec: ModelSpec) -> tuple[gr.Textbox, gr.Textbox, gr.Button]:
             **system_properties(spec),
         )
         reset = gr.Button("Reset to the model's own", size="sm", interactive=False, elem_classes="reset-system")
-    return system, gr.Textbox(spec.prompt.default_system, visible="hidden", label="The model's own"), reset
+        default_system = gr.Textbox(spec.prompt.default_system, visible="hidden", label="The model's own")
+    return system, default_system, reset
 
 
 def system_properties(spec: ModelSpec) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from playground.ui.examples import Example
 
 @dataclass(frozen=True)
 class PromptBar:
-    """`typed` follows the prompt while a preview is open, and rests otherwise; the previews listen to it alone."""
+    """`typed` follows the prompt while it matters to a lens or to the caution, and rests otherwise; they listen to it
+    alone."""
 
     prompt: gr.Textbox
     typed: gr.Textbox
     hint: gr.HTML
+    caution: gr.HTML
     send: gr.Button
     stop_all: gr.Button
     clear_all: gr.Button
@@ -49,8 +51,9 @@ def draw_prompt_bar(examples: Sequence[Example]) -> PromptBar:
             stop_all = gr.Button("Stop all", scale=0, min_width=0, elem_id="stop-all")
             clear_all = gr.Button("Clear all", scale=0, min_width=0, elem_id="clear-all")
             add_panel = gr.Button("Add panel", scale=0, min_width=0, elem_id="add-panel")
+        caution = gr.HTML(elem_id="caution", js_on_load=None, apply_default_css=False)
         typed = gr.Textbox("", visible="hidden", elem_id="typed")
-    return PromptBar(prompt, typed, hint, send, stop_all, clear_all, add_panel, chips)
+    return PromptBar(prompt, typed, hint, caution, send, stop_all, clear_all, add_panel, chips)
 
 
 def _draw_examples(examples: Sequence[Example]) -> list[tuple[gr.Button, Example]]:

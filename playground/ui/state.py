@@ -66,6 +66,15 @@ class PanelState:
                 said += [Message(role="user", content=turn.prompt), Message(role="assistant", content=turn.answer)]
         return (*said, Message(role="user", content=prompt))
 
+    @property
+    def unsent(self) -> frozenset[int]:
+        """The turns, counted from 0, that the last prompt left out, as far as its engine has told."""
+        for place in reversed(range(len(self.turns))):
+            if usage := self.turns[place].usage:
+                said = [index for index in range(place) if self.turns[index].answer]
+                return frozenset(said[: (usage.dropped_messages + 1) // 2])
+        return frozenset()
+
     def submit(self, request: GenerationRequest) -> PanelState:
         """Open a turn. One that an interrupted stream left open is closed as aborted first."""
         return PanelState((*self.stop().turns, Turn(request)))

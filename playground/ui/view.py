@@ -11,7 +11,6 @@ import math
 import re
 from typing import Any
 
-from playground.prompting.prompt import EncodedPrompt
 from playground.types import AdapterUse, FinishReason, LoadProgress, LoadStage, Timings, Usage
 from playground.ui.state import PanelState, Turn
 
@@ -30,14 +29,9 @@ STAGES: dict[LoadStage, str] = {
     "start": "Starting the engine",
     "adapter": "Attaching the adapter",
 }
-SOURCES = {
-    "tokenizer": "the tokenizer's files",
-    "card": "the model card",
-    "user": "a template of yours",
-    "none": "no template: the text goes in as it is",
-}
-
 SHOWN = {ord("\r"): "&#13;", 0: "\u2400", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}
+
+UNSENT = '<div class="unsent">not sent any more: the context was full</div>'
 
 
 def verbatim(text: str) -> str:
@@ -54,11 +48,13 @@ def chat(state: PanelState, waited_s: float = 0.0, progress: LoadProgress | None
     """The panel's turns as Chatbot messages: the prompt, then the answer and a line about it.
 
     The answer is a part of its own that only grows, so that an update sends what is new and no more; content is
-    always parts, because Gradio strips indentation from plain strings.
+    always parts, because Gradio strips indentation from plain strings. A turn that the last prompt left out is marked.
     """
     messages: ChatMessages = []
-    for turn in state.turns:
-        messages.append({"role": "user", "content": [_part(verbatim(turn.prompt))]})
+    unsent = state.unsent
+    for place, turn in enumerate(state.turns):
+        mark = [_part(UNSENT)] if place in unsent else []
+        messages.append({"role": "user", "content": [_part(verbatim(turn.prompt)), *mark]})
         answer = [_part(verbatim(turn.answer))] if turn.answer else []
         foot = _waiting(turn, waited_s, progress) if turn.is_open else _foot(turn)
         messages.append({"role": "assistant", "content": [*answer, _part(foot)]})
@@ -160,23 +156,3 @@ def notice(state: PanelState) -> str:
 
 def hint(sentence: str) -> str:
     return f'<div class="hint" role="status">{verbatim(sentence)}</div>' if sentence else ""
-
-
-def preview(title: str, prompt: EncodedPrompt) -> str:
-    """The exact text that a model receives, what it was made with and how much of the context it takes."""
-    share = f"{len(prompt.token_ids):,} of {prompt.context_length:,} tokens"
-    notes = "".join(f"<li>{verbatim(note)}</li>" for note in prompt.notes)
-    return (
-        f'<div class="preview"><div class="facts"><span>{title}</span><span class="tokens">{share}</span>'
-        f'<span class="source">Template: {SOURCES[prompt.template.source]}</span></div>'
-        f'<div class="text" tabindex="0" role="textbox" aria-readonly="true" aria-label="{title}">'
-        f'<div class="exact">{verbatim(prompt.text)}</div></div>{f"<ul>{notes}</ul>" if notes else ""}</div>'
-    )
-
-
-def preview_empty(sentence: str) -> str:
-    return f'<div class="preview"><div class="facts"><span>{verbatim(sentence)}</span></div></div>'
-
-
-def preview_error(sentence: str) -> str:
-    return f'<div class="preview">{error_box(sentence)}</div>'

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from desk import SAMPLING, SKIP, Desk
+from desk import SKIP, Desk
 from fakes import Script
 
 from playground.adapters.facts import AdapterChoice
@@ -250,7 +250,7 @@ async def test_regenerating_uses_what_is_chosen_now() -> None:
     await desk.stream(0)
     await use(desk, 0, "formal")
     desk.scales[0] = 0.25
-    _, desk.states[0], *_ = await desk.handlers.regenerate(*SAMPLING, *desk.question(0))
+    _, desk.states[0], *_ = await desk.regenerate(0)
     await desk.stream(0)
     assert desk.states[0].turns[-1].answer.startswith("[formal × 0.25]")
 

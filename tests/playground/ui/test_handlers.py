@@ -155,7 +155,7 @@ async def test_an_error_stays_in_its_panel_and_can_be_asked_again() -> None:
     assert (failed.prompt, failed.answer, failed.error) == ("hi", "so ", "The GPU is full.")
     assert (fine.answer, fine.error) == ("Hello, world.", "")
     desk.pool.scripts = {}
-    values = await desk.handlers.regenerate(*SAMPLING, *desk.question(0))
+    values = await desk.regenerate(0)
     desk.put(0, values[1:])
     await desk.stream(0)
     (again,) = desk.states[0].turns
@@ -182,7 +182,7 @@ async def test_regenerate_asks_the_same_again_in_this_panel_only() -> None:
     await desk.send("one")
     await desk.answer()
     for fresh, same_seed in ((False, True), (True, False)):
-        values = await desk.handlers.regenerate(*SAMPLING._replace(fresh_seed=fresh), *desk.question(0))
+        values = await desk.regenerate(0, SAMPLING._replace(fresh_seed=fresh))
         desk.put(0, values[1:])
         await desk.stream(0)
         request = desk.pool.requests[-1]
@@ -194,7 +194,7 @@ async def test_regenerate_asks_the_same_again_in_this_panel_only() -> None:
 
 async def test_regenerate_with_nothing_to_ask_does_nothing() -> None:
     desk = Desk()
-    assert await desk.handlers.regenerate(*SAMPLING, *desk.question(0)) == [SKIP] * 4
+    assert await desk.regenerate(0) == [SKIP] * 4
 
 
 async def test_a_stream_runs_once_whoever_else_asks_for_it() -> None:
@@ -235,7 +235,7 @@ HALF = "the text contains half a character (a lone surrogate, U+D83D at place 6)
 async def test_half_a_character_in_the_prompt_is_a_sentence_at_the_prompt() -> None:
     desk = Desk()
     questions = [part for index in range(2) for part in desk.question(index)]
-    values = await desk.handlers.start_turn("half \ud83d", desk.shown, *SAMPLING, *questions)
+    values = await desk.handlers.start_turn("half \ud83d", desk.shown, *SAMPLING, *desk.prompting, *questions)
     hint = values.pop(2)
     assert f"Prompt: {HALF}." in hint
     assert values == [SKIP] * 8, "nothing of it may go back to the browser"
@@ -256,7 +256,7 @@ async def test_half_a_character_in_a_system_prompt_or_stop_string_is_a_sentence_
     await desk.send("hi")
     await desk.answer()
     desk.systems[0] = "half \ud83d"
-    hint, *rest = await desk.handlers.regenerate(*SAMPLING, *desk.question(0))
+    hint, *rest = await desk.regenerate(0)
     assert "half a character" in hint
     assert rest == [SKIP] * 3
 

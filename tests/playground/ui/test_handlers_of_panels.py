@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from desk import SAMPLING, SKIP, Desk
+from desk import SKIP, Desk
 from fakes import Script
 
 from playground.types import LoadProgress
@@ -41,7 +41,7 @@ async def test_a_cancelled_load_says_so_in_the_panel_and_can_be_asked_again() ->
     assert "cancelled" in desk.states[0].turns[-1].error
     assert "Regenerate asks again." in str(paints[-1])
     desk.pool.scripts = {}
-    _, state, *_ = await desk.handlers.regenerate(*SAMPLING, *desk.question(0))
+    _, state, *_ = await desk.regenerate(0)
     desk.states[0] = state
     await desk.stream(0)
     assert desk.states[0].turns[-1].answer == "Hello, world."
@@ -57,38 +57,6 @@ async def test_a_format_without_system_prompt_disables_the_box_and_sends_none() 
     await desk.send("hi")
     await desk.stream(0)
     assert [message.role for message in desk.pool.requests[0].messages] == ["user"]
-
-
-async def test_the_preview_shows_what_is_typed_and_then_what_was_asked() -> None:
-    desk = Desk()
-
-    async def preview(typed: str, is_open: bool = True) -> str:
-        (markup,) = await desk.handlers.preview(typed, is_open, desk.states[0], "a", "sys")
-        return markup
-
-    assert "&lt;|system|&gt;sys\n&lt;|user|&gt;typed &lt;b&gt;\n&lt;|assistant|&gt;<" in await preview("typed <b>")
-    assert "Type a prompt" in await preview("  ")
-    desk.systems = ["old", ""]
-    await desk.send("asked")
-    assert "Being answered" in await preview("typed")
-    await desk.stream(0)
-    after = await preview("")
-    assert "What the last answer was made from" in after
-    assert "&lt;|system|&gt;old\n&lt;|user|&gt;asked\n" in after
-    assert "1,2" in await preview("p" * 1200)
-
-
-async def test_half_a_character_is_told_in_the_preview() -> None:
-    desk = Desk()
-    for typed, system in (("half \ud83d", ""), ("x", "half \ud83d")):
-        (markup,) = await desk.handlers.preview(typed, True, desk.states[0], "a", system)
-        assert "half a character (a lone surrogate, U+D83D at place 6): remove it" in markup
-
-
-async def test_a_closed_preview_costs_nothing() -> None:
-    desk = Desk()
-    assert await desk.handlers.preview("typed", False, desk.states[0], "a", "") == [""]
-    assert not desk.pool.encoded
 
 
 async def test_panels_are_added_and_removed_down_to_one() -> None:

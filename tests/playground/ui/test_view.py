@@ -9,7 +9,6 @@ from markup import read
 
 from playground.types import (
     AdapterUse,
-    EncodedPrompt,
     GenerationChunk,
     GenerationRequest,
     LoadProgress,
@@ -51,8 +50,7 @@ def test_no_text_of_a_model_user_or_error_opens_a_tag(text: str) -> None:
     _, answer = view.chat(state)
     for part in (*view.chat(state)[0]["content"], answer["content"][0]):
         assert read(part["text"]).tags == []
-    prompt = EncodedPrompt(text, (1,), "card", 10, (text,))
-    for markup in (view.error_box(text), view.hint(text), view.preview_error(text), view.preview("t", prompt)):
+    for markup in (view.error_box(text), view.hint(text)):
         assert set(read(markup).tags) <= {"div", "span", "ul", "li"}
 
 
@@ -175,9 +173,8 @@ def test_an_error_stands_in_an_alert_with_what_was_said_before() -> None:
     assert "Gone &lt;b&gt;." in foot["text"]
 
 
-def test_the_preview_says_where_the_template_is_from_and_what_it_takes() -> None:
-    reader = read(view.preview("Now", EncodedPrompt("<|USER|> x\n", tuple(range(1200)), "card", 4096, ("A note.",))))
-    assert "1,200 of 4,096 tokens" in reader.text
-    assert "the model card" in reader.text
-    assert "A note." in reader.text
-    assert "<|USER|> x\n" in reader.text
+def test_a_turn_that_the_last_prompt_left_out_is_marked_and_its_texts_stay() -> None:
+    state = done("first", 3).submit(turn("two").turns[0].request).fold(GenerationChunk("x", "stop", Usage(5, 1, 2)))
+    first, _, second, _ = view.chat(state)
+    assert [part["text"] for part in first["content"]] == ["hi", view.UNSENT]
+    assert [part["text"] for part in second["content"]] == ["two"]

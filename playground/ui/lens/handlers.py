@@ -1,0 +1,126 @@
+"""What happens when somebody types, opens a lens or turns one of its switches.
+
+Nothing is computed for a lens that is closed, and no handler here waits for an engine. Knows no component but those it
+returns values for. Wired by `events`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from model_registry.registry import Registry
+from playground.errors import PlaygroundError
+from playground.types import Message, PromptOptions, half_character
+from playground.ui.handlers import groups, sendable_system
+from playground.ui.lens import lens_view, look
+from playground.ui.lens.look import Mode
+from playground.ui.lens.prompting import PromptingValues
+from playground.ui.state import PanelState
+
+if TYPE_CHECKING:
+    from playground.engines.pool import EnginePool
+
+CAUTION_S = 1.0
+"""Seconds that one model's tokenizer may take to tell its control tokens before the caution goes without."""
+
+SUSPECTS = frozenset("<[{|")
+"""Every control token that is known has one of these; the browser looks for them too, in `events`."""
+
+AS_TYPED = PromptOptions(control="as_typed")
+"""The prompt that costs least to make, and has no reason to be refused."""
+
+NOTHING = "Type a prompt to see the exact text that this model would receive."
+
+
+class Glance(NamedTuple):
+    """`Panel.glance`: what a panel's lens is made from; `is_open` says whether anybody looks at it."""
+
+    is_open: bool
+    mode: Mode
+    with_ids: bool
+    state: PanelState
+    model_id: str
+    system: str
+
+
+class Typing(NamedTuple):
+    """What is the same for all panels: the text, the longest answer (None in an emptied field), and Prompting."""
+
+    typed: str
+    answer_tokens: float | None
+    control: str
+    when_full: str
+
+    @property
+    def prompting(self) -> PromptingValues:
+        return PromptingValues(self.control, self.when_full)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class LensHandlers:
+    registry: Registry
+    pool: EnginePool
+
+    async def looks(self, *values: Any) -> list[str]:
+        """Inputs: Typing, the Glance of every panel that is asked for. Outputs: the lens of each, empty if closed."""
+        typing, glances = _read(values)
+        return await asyncio.gather(*(self._look(typing, glance) for glance in glances))
+
+    async def follow(self, shown: Sequence[bool], *values: Any) -> list[str]:
+        """Inputs: which panels are shown, Typing, the Glance of every panel. Outputs: the caution, then as `looks`."""
+        typing, glances = _read(values)
+        models = dict.fromkeys(glance.model_id for glance, is_shown in zip(glances, shown, strict=True) if is_shown)
+        return await asyncio.gather(
+            self._caution(typing, [*models]), *(self._look(typing, glance) for glance in glances)
+        )
+
+    async def open(self, *values: Any) -> list[Any]:
+        """Inputs: Typing, the panel's Glance. Outputs: that it is open, its lens."""
+        typing, (glance,) = _read(values)
+        return [True, await self._look(typing, glance._replace(is_open=True))]
+
+    async def close(self) -> list[Any]:
+        """Inputs: none. Outputs: that it is closed, an empty lens."""
+        return [False, ""]
+
+    async def _look(self, typing: Typing, glance: Glance) -> str:
+        if not glance.is_open or glance.mode == "Template":
+            return ""
+        system = sendable_system(self.registry.get(glance.model_id), glance.system)
+        if sentence := half_character(typing.typed) or half_character(system):
+            return lens_view.error(f"This cannot be sent: {sentence}.")
+        asked = look.subject(
+            glance.state,
+            glance.model_id,
+            system,
+            typing.prompting.options(),
+            max(1, int(typing.answer_tokens or 1)),
+            typing.typed,
+        )
+        if asked is None:
+            return lens_view.empty(NOTHING)
+        return await look.render(self.pool, asked, glance.mode, glance.with_ids)
+
+    async def _caution(self, typing: Typing, model_ids: Sequence[str]) -> str:
+        if SUSPECTS.isdisjoint(typing.typed) or half_character(typing.typed):
+            return ""
+        found = await asyncio.gather(*(self._control_tokens(model_id, typing.typed) for model_id in model_ids))
+        names = [self.registry.get(model_id).name for model_id in model_ids]
+        return lens_view.caution([*zip(names, found, strict=True)], typing.prompting.control)
+
+    async def _control_tokens(self, model_id: str, typed: str) -> tuple[str, ...]:
+        """The control tokens that a text spells out for a model, each once; none if it cannot tell by now."""
+        try:
+            encoder = await asyncio.wait_for(self.pool.encoder(model_id), CAUTION_S)
+            prompt = await asyncio.to_thread(encoder.preview, [Message(role="user", content=typed)], AS_TYPED)
+        except (TimeoutError, PlaygroundError):
+            return ()  # the panel says what is wrong with its tokenizer
+        return tuple(dict.fromkeys(each.token for each in prompt.control_in_text))
+
+
+def _read(values: Sequence[Any]) -> tuple[Typing, list[Glance]]:
+    count = len(Typing._fields)
+    return Typing(*values[:count]), groups(Glance, values[count:])

@@ -1,0 +1,86 @@
+"""One panel's lens: what the model would receive for what is typed, or did receive, as its view wants it.
+
+Every error becomes a sentence in its place. Knows no gradio component. Called by the lens' handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from playground.errors import PlaygroundError
+from playground.prompting.budget import budget
+from playground.types import Message, PromptOptions, half_character
+from playground.ui.lens import lens_view
+from playground.ui.lens.parts import Seen, Stage
+from playground.ui.state import PanelState
+
+if TYPE_CHECKING:
+    from playground.engines.pool import EnginePool
+    from playground.prompting.encoder import PromptEncoder
+
+Mode = Literal["Prompt", "Tokens", "Template"]
+
+PATIENCE_S = 3.0
+"""Seconds before a preview gives up waiting for a tokenizer, so that one panel never holds up another's."""
+
+MEASURED = 2000
+"""Characters of what is typed by which the room is told in characters."""
+
+log = logging.getLogger(__name__)
+
+
+class Subject(NamedTuple):
+    """What is looked at: a request that was made, or the one that Send would make."""
+
+    stage: Stage
+    model_id: str
+    messages: Sequence[Message]
+    options: PromptOptions
+    answer_tokens: int
+
+
+def subject(
+    state: PanelState, model_id: str, system: str, options: PromptOptions, answer_tokens: int, typed: str
+) -> Subject | None:
+    """What is typed, if anything is and nothing is being answered; else the last request; None if there is none."""
+    last = state.last
+    if last and (state.is_busy or not typed.strip()):
+        request = last.request
+        stage: Stage = "answering" if last.is_open else "answered"
+        return Subject(stage, request.model_id, request.messages, request.options, request.sampling.max_new_tokens)
+    if not typed.strip():
+        return None
+    return Subject("typing", model_id, state.messages(system, typed), options, answer_tokens)
+
+
+async def render(pool: EnginePool, asked: Subject, mode: Mode, with_ids: bool) -> str:
+    """HTML of one panel's lens."""
+    for message in asked.messages:
+        if sentence := half_character(message.content):
+            return lens_view.error(f"This cannot be sent: {sentence}.")
+    try:
+        encoder = await asyncio.wait_for(pool.encoder(asked.model_id), PATIENCE_S)
+        return await asyncio.to_thread(_draw, encoder, asked, mode, with_ids)
+    except TimeoutError:
+        return lens_view.empty("The tokenizer is still being loaded. Type on to try again.")
+    except PlaygroundError as error:
+        return lens_view.error(str(error))
+    except Exception:
+        log.exception("preview of %s", asked.model_id)
+        return lens_view.error("Unexpected error in the preview: the log has the details.")
+
+
+def _draw(encoder: PromptEncoder, asked: Subject, mode: Mode, with_ids: bool) -> str:
+    prompt = encoder.preview(asked.messages, asked.options, asked.answer_tokens)
+    seen = Seen(encoder.spec.name, asked.messages, asked.options, prompt, asked.stage)
+    typed = encoder.tokenize(asked.messages[-1].content[:MEASURED]).counts
+    shares = budget(prompt, asked.answer_tokens)
+    if mode == "Tokens":
+        pieces = encoder.pieces(prompt)
+        body = lens_view.token_body(seen, pieces, encoder.names, encoder.counts(prompt), typed)
+    else:
+        body = lens_view.text_body(seen, encoder.names, with_ids)
+    return lens_view.lens(seen, shares, asked.answer_tokens, typed, body)

@@ -1,0 +1,41 @@
+"""The lens of one panel: a box with the prompt as text, as tokens, or the template that it is made with.
+
+Knows no other panel and no event. Drawn by `panel`, wired by `events`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+MODES = ["Prompt", "Tokens", "Template"]
+
+
+@dataclass(frozen=True)
+class PanelLens:
+    """`is_open` says whether anybody looks. The style sheet shows what `mode` chooses, so that no event is needed."""
+
+    box: gr.Accordion
+    is_open: gr.State
+    mode: gr.Radio
+    with_ids: gr.Checkbox
+    view: gr.HTML
+
+
+def draw_lens(index: int) -> PanelLens:
+    """`index` counts from 0."""
+    with gr.Accordion("Template preview", open=False, elem_classes="preview-box") as box:
+        is_open = gr.State(False)
+        with gr.Row(elem_classes="lens-bar"):
+            mode = gr.Radio(
+                MODES,
+                value="Prompt",
+                label=f"Template preview of panel {index + 1}",
+                show_label=False,
+                container=False,
+                elem_classes="segments",
+            )
+            with_ids = gr.Checkbox(False, label="Token ids", container=False, min_width=0, elem_classes="with-ids")
+        view = gr.HTML(elem_classes="lens-view", js_on_load=None, apply_default_css=False)
+    return PanelLens(box, is_open, mode, with_ids, view)
