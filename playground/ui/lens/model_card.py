@@ -125,7 +125,7 @@ def _prompt(prompt: PromptFormat) -> str:
 def _licences(spec: ModelSpec) -> str:
     if len({item.text for item in spec.licences}) == 1:
         return _list("Licence", spec.licences)
-    differ = "<p>The sources do not say the same. Both are shown; which one holds is for you to find out.</p>"
+    differ = "<p>The sources differ. Each is shown; which of them holds is for you to find out before you use it.</p>"
     return _list("Licence", spec.licences, differ)
 
 
@@ -154,7 +154,7 @@ def chart(benchmark: Benchmark) -> str:
     return (
         f'<table class="chart"><caption><b>{verbatim(benchmark.title)}</b>{metric} {_source(benchmark.source)} '
         f"<span>bars from 0 to {benchmark.full_scale}</span></caption>"
-        f'<thead class="unseen"><tr><th scope="col">{first}</th><th scope="col">Model</th>'
+        f'<thead><tr><th scope="col">{first}</th><th scope="col">Model</th>'
         f'<th scope="col">Figure</th></tr></thead>{groups}</table>'
     )
 
@@ -170,19 +170,21 @@ def _group(benchmark: Benchmark, row: str) -> str:
 
 
 def _line(benchmark: Benchmark, row: str, model: str) -> str:
+    """The model on its bar, then the figure to the digit, and whether it is the largest of its group."""
+    given = benchmark.given(row)
     ours = ' class="ours"' if model == benchmark.this_model else ""
-    return f'<th scope="row"{ours}>{verbatim(model)}</th><td{ours}>{_figure(benchmark, row, model)}</td>'
-
-
-def _figure(benchmark: Benchmark, row: str, model: str) -> str:
-    """The bar, the figure to the digit, and whether it is the largest of its group."""
-    given, largest = benchmark.given(row), benchmark.largest(row)
+    share = given[model] / benchmark.full_scale * 100 if model in given else Decimal(0)
+    bar = f'<i style="width:{share:.2f}%"></i>' if share else ""
+    head = f'<th scope="row"{ours}><span>{verbatim(model)}</span><div>{bar}</div></th>'
     if model not in given:
-        return f'<span class="bar"></span><span class="figure">– <span class="unseen">{NOT_GIVEN}</span></span>'
+        return f'{head}<td>–<span class="unseen"> {NOT_GIVEN}</span></td>'
     figure = verbatim(benchmark.figures[row][benchmark.models.index(model)])
-    share = given[model] / benchmark.full_scale * Decimal(100)
-    bar = f'<span class="bar"><span style="width:{share:.2f}%"></span></span>'
+    mark = _mark(benchmark, row, model)
+    return f'{head}<td><b>{figure}</b> <span class="mark">{mark}</span></td>' if mark else f"{head}<td>{figure}</td>"
+
+
+def _mark(benchmark: Benchmark, row: str, model: str) -> str:
+    largest = benchmark.largest(row)
     if model not in largest:
-        return f'{bar}<span class="figure">{figure}</span>'
-    mark = "tie" if len(largest) > 1 else "larger" if len(given) == 2 else "largest"
-    return f'{bar}<span class="figure"><b>{figure}</b> <span class="mark">{mark}</span></span>'
+        return ""
+    return "tie" if len(largest) > 1 else "larger" if len(benchmark.given(row)) == 2 else "largest"
