@@ -157,7 +157,7 @@ class InProcessEngine:
                 while answer.finish_reason is None:
                     delta = await _next_delta(inbox, answer)
                     if delta or answer.finish_reason:
-                        usage = Usage(len(prompt.token_ids), len(answer.token_ids))
+                        usage = Usage(len(prompt.token_ids), len(answer.token_ids), len(prompt.dropped))
                         said = tuple(answer.token_ids) if answer.finish_reason else ()
                         yield GenerationChunk(delta, answer.finish_reason, usage, inbox.timings, said)
             finally:
@@ -210,7 +210,8 @@ class InProcessEngine:
             )
 
     def _encoded(self, request: GenerationRequest) -> EncodedPrompt:
-        return self._encoder.encode(request.messages)
+        answer_tokens = request.sampling.max_new_tokens
+        return self._encoder.encode(request.messages, request.options, answer_tokens, self._loop.capacity)
 
     def _end_answers(self) -> None:
         self._closed = True
