@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
@@ -33,6 +33,7 @@ from playground.types import (
     LoadProgress,
     LoadStage,
     Message,
+    ScoredPiece,
     StreamEvent,
 )
 
@@ -53,6 +54,7 @@ class HeldEngine:
         self.alive = True
         self.closing = threading.Event()
         self.aborted: list[str] = []
+        self.scored: list[tuple[int, ...]] = []
         self._tag = tag or model_id
         self._gone = False
         self._diary = diary
@@ -85,6 +87,12 @@ class HeldEngine:
         yield GenerationChunk("one ")
         await asyncio.wrap_future(self._end)
         yield GenerationChunk("end", "stop")
+
+    async def score(self, request: GenerationRequest, token_ids: Sequence[int]) -> tuple[ScoredPiece, ...]:
+        """As many pieces as tokens, when `finish` was called."""
+        self.scored.append(tuple(token_ids))
+        await asyncio.wrap_future(self._end)
+        return tuple(ScoredPiece(str(token), ()) for token in token_ids)
 
     async def abort(self, request_id: str) -> None:
         self.aborted.append(request_id)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,15 @@ from playground.engines.process import ProcessEngine, start_engine
 from playground.engines.processes import worker
 from playground.errors import AdapterError, ContextFullError, OutOfMemoryError, PlaygroundError
 from playground.placement.plan import Placement, Share
-from playground.types import DeviceUse, GenerationChunk, GenerationRequest, LoadProgress, Message, SamplingParams
+from playground.types import (
+    DeviceUse,
+    GenerationChunk,
+    GenerationRequest,
+    LoadProgress,
+    Message,
+    SamplingParams,
+    ScoredPiece,
+)
 
 Report = Callable[[LoadProgress], None]
 PATIENCE_S = 60
@@ -108,11 +116,13 @@ def engine_processes(of: int | None = None) -> list[int]:
 class ScriptedEngine:
     """Raises what its questions and adapters name; says how it stands otherwise. Lives in the engine's process.
 
+    Scoring "slow" takes for ever, which a file "scoring" in the model's folder tells as long as somebody waits.
     Attaching "slow" takes for ever, which a file "attaching" in the adapter's folder tells.
     """
 
-    def __init__(self, model_id: str) -> None:
+    def __init__(self, model_id: str, folder: Path | None = None) -> None:
         self.model_id = model_id
+        self.folder = folder
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         errors: dict[str, Exception] = {
@@ -125,6 +135,23 @@ class ScriptedEngine:
         if (error := errors.get(request.messages[-1].content)) is not None:
             raise error
         yield GenerationChunk("yes.", "stop")
+
+    async def score(self, request: GenerationRequest, token_ids: Sequence[int]) -> tuple[ScoredPiece, ...]:
+        question = request.messages[-1].content
+        if question == "slow":
+            assert self.folder is not None
+            (self.folder / "scoring").touch()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                (self.folder / "scoring").unlink()
+        errors: dict[str, Exception] = {
+            "full": OutOfMemoryError("The device is full: wait for other answers."),
+            "broken": LookupError("no such thing"),
+        }
+        if (error := errors.get(question)) is not None:
+            raise error
+        return tuple(ScoredPiece(str(token), ()) for token in token_ids)
 
     async def abort(self, request_id: str) -> None: ...
 
@@ -151,7 +178,7 @@ def load_scripted(spec: ModelSpec, placement: Placement, report: Report) -> Scri
     """Its log goes to a file in the model's folder, too."""
     assert spec.weights.path is not None
     logging.getLogger().addHandler(logging.FileHandler(spec.weights.path / "log"))
-    return ScriptedEngine(spec.id)
+    return ScriptedEngine(spec.id, spec.weights.path)
 
 
 def load_when_allowed(spec: ModelSpec, placement: Placement, report: Report) -> ScriptedEngine:
