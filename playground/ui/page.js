@@ -1,5 +1,5 @@
-// What Gradio's components lack: copying an answer to the letter, Enter that ends a Hangul syllable without sending, and
-// saying in each panel that is being answered that the server is gone.
+// What Gradio's components lack: copying an answer to the letter, Enter that ends a Hangul syllable without sending, what
+// a box of tokens stands for, and saying in each panel that is being answered that the server is gone.
 (() => {
   const copyText = async (text) => {
     if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
@@ -29,6 +29,29 @@
       { capture: true },
     );
   }
+
+  // What the boxes of a lens stand for: one list of names for all of them, one tip for the page.
+  const tip = document.createElement("div");
+  tip.id = "token-tip";
+  tip.role = "tooltip";
+
+  const tokensOf = (box) => {
+    const list = box.closest(".boxes").dataset.names.split("\n");
+    const names = new Map(list.map((line) => [line.slice(0, line.indexOf(" ")), line.slice(line.indexOf(" ") + 1)]));
+    return box.dataset.i.split(" ").map((id) => `${id}  ${names.get(id)}`).join("\n");
+  };
+
+  document.addEventListener("pointerover", (event) => {
+    const box = event.target.closest?.(".boxes b");
+    if (!box) return tip.remove();
+    tip.textContent = tokensOf(box);
+    document.body.append(tip);
+    const place = box.getBoundingClientRect();
+    const below = place.bottom + tip.offsetHeight + 8 < innerHeight;
+    tip.style.left = `${Math.max(4, Math.min(place.left, innerWidth - tip.offsetWidth - 4))}px`;
+    tip.style.top = `${below ? place.bottom + 4 : place.top - tip.offsetHeight - 4}px`;
+  });
+  document.addEventListener("scroll", () => tip.remove(), { capture: true, passive: true });
 
   const LOOK_MS = 2000;
   const GONE =

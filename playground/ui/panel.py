@@ -95,7 +95,7 @@ def draw_panel(
             remove = gr.Button("Remove", size="sm", scale=0, min_width=0, elem_classes="remove-panel")
         about = gr.HTML(about_model(spec, status), elem_classes="about")
         adapter = draw_adapter(index, adapter_menu)
-        with gr.Row(elem_classes="boxes"):
+        with gr.Row(elem_classes="boxes-row"):
             system, default_system, reset = _draw_system(spec)
             lens = draw_lens(index)
             card = draw_about()

@@ -14,7 +14,7 @@ from playground.ui.lens.parts import Seen
 from playground.ui.lens.prompt_view import Names, paragraphs
 from playground.ui.view import verbatim
 
-VISIBLE = str.maketrans({" ": "·", "\t": "⇥\t", "\n": "⏎\n", "\r": "␍", "\u00a0": "⍽"})
+VISIBLE = str.maketrans({" ": "·", "\t": "⇥", "\n": "⏎", "\r": "␍", "\u00a0": "⍽"})
 KINDS: dict[PieceKind, str] = {"text": "", "bytes": " class=y", "control": " class=c", "tokenizer": " class=k"}
 
 
@@ -45,11 +45,12 @@ def _box(seen: Seen, piece: Piece, names: Names) -> str:
     ids = seen.prompt.token_ids[piece.first_token : piece.end_token]
     text = seen.prompt.text[piece.start : piece.end] if piece.start < piece.end else "".join(names(ids))
     count = f" data-c={len(ids)}" if len(ids) > 1 else ""
-    return f'<b{KINDS[piece.kind]}{count} data-i="{" ".join(map(str, ids))}">{verbatim(visible(text))}</b>'
+    line_end = "\n" if "\n" in text else ""
+    return f'<b{KINDS[piece.kind]}{count} data-i="{" ".join(map(str, ids))}">{verbatim(visible(text))}</b>{line_end}'
 
 
 def visible(text: str) -> str:
-    """White space as signs; a line still ends where it did."""
+    """White space as signs."""
     return text.translate(VISIBLE)
 
 
