@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from engine_room import (
@@ -23,7 +24,7 @@ from engine_room import (
 
 from playground.engines.in_process import InProcessEngine
 from playground.errors import EngineBusyError, EngineClosedError, EngineError
-from playground.types import EncodedPrompt, Message
+from playground.prompting.prompt import EncodedPrompt
 
 LONG = {"max_new_tokens": 80, **GREEDY}
 
@@ -44,10 +45,10 @@ class SlowEncoder:
         self.holds = 0
         engine._encoder.encode = self.encode  # type: ignore[method-assign]
 
-    def encode(self, messages: Sequence[Message]) -> EncodedPrompt:
+    def encode(self, *asked: Any) -> EncodedPrompt:
         self.holds += 1
         assert self._open.wait(10), "the event loop had no time to open the encoder"
-        return self._encode(messages)
+        return self._encode(*asked)
 
     def open(self) -> None:
         self._open.set()

@@ -33,7 +33,7 @@ from transformers import PreTrainedModel
 
 from playground.engines import scoring
 from playground.errors import ContextFullError, EngineClosedError, EngineError, OutOfMemoryError
-from playground.types import GenerationRequest, ScoredPiece, TokenScore
+from playground.types import GenerationRequest, PromptOptions, ScoredPiece, TokenScore
 
 PEFTS_OWN = "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 
@@ -108,6 +108,17 @@ async def test_they_are_those_of_a_plain_forward_pass(house: House) -> None:
         token_ids = await tokens_of(house.engine, request)
         pieces = await house.engine.score(request, token_ids)
         assert_are(pieces, plain_probabilities(house.plain, question, token_ids), token_ids)
+
+
+async def test_the_prompt_is_the_answers_own(llama: House) -> None:
+    options = PromptOptions(template="Q: {{ messages[-1].content }} A:")
+    request = ask("x", temperature=1.0).model_copy(update={"options": options})
+    chunks = await chunks_of(llama.engine, request)
+    token_ids = chunks[-1].token_ids
+    assert len(token_ids) == chunks[-1].usage.completion_tokens == 24
+    assert all(chunk.token_ids == () for chunk in chunks[:-1])
+    pieces = await llama.engine.score(request, token_ids)
+    assert_are(pieces, plain_probabilities(llama.plain, "Q: x A:", token_ids), token_ids)
 
 
 async def test_a_greedy_answer_has_the_likeliest_token_everywhere(house: House) -> None:
