@@ -45,7 +45,8 @@ def main() -> None:
     )
     pool = EnginePool(registry, devices, options, adapters=adapters)
     models = settings.models or default_models(registry, devices, options)
-    serve(build(registry, pool, models), pool, models, launch_arguments(settings))
+    page = build(registry, pool, models, settings.edit_templates)
+    serve(page, pool, models, launch_arguments(settings))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ class Settings:
     `quantise`, `contexts`, `offload`: what is asked of the placement, as its PlanOptions explain.
     `adapters`: folders of LoRA adapters that the menus offer. `adapter_store`: where those of the Hub are kept.
     `typed_folders`: whether any folder may be typed as an adapter's: only where nobody else can open the page.
+    `edit_templates`: whether chat templates may be typed, which are programs: there too, or where it was asked for.
     """
 
     models: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class Settings:
     adapters: tuple[Path, ...] = ()
     adapter_store: Path = field(default_factory=lambda: _adapter_store({}))
     typed_folders: bool = True
+    edit_templates: bool = True
 
     @classmethod
     def read(cls, arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -53,6 +55,7 @@ class Settings:
         given = parser.parse_args(arguments)
         on_spaces = "SPACE_ID" in environment
         host = given.host or environment.get("GRADIO_SERVER_NAME") or (EVERY_HOST if on_spaces else LOCAL_HOST)
+        only_here = host in LOOPBACK and not on_spaces
         try:
             port = given.port or _optional_port(environment.get("GRADIO_SERVER_PORT", ""))
         except argparse.ArgumentTypeError as error:
@@ -68,7 +71,8 @@ class Settings:
             offload=given.offload,
             adapters=tuple(given.adapters),
             adapter_store=_adapter_store(environment),
-            typed_folders=host in LOOPBACK and not on_spaces,
+            typed_folders=only_here,
+            edit_templates=only_here or given.edit_templates,
         )
 
 
@@ -125,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_placement(parser)
     parser.add_argument("--host", help=f"address to listen on (default: {LOCAL_HOST}, this machine only)")
     parser.add_argument("--port", type=_port, help=f"port to listen on (default: the first free from {DEFAULT_PORT})")
+    parser.add_argument(
+        "--edit-templates",
+        action="store_true",
+        help="let whoever opens the page write chat templates of their own; they run here, in a sandbox with a time "
+        "limit and without one for memory (default: where only this machine can open the page)",
+    )
     parser.add_argument("--no-browser", dest="browser", action="store_false", help="do not open the browser")
     return parser
 

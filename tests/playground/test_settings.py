@@ -48,10 +48,13 @@ def test_folders_of_adapters_may_be_given_several_times(tmp_path: Path) -> None:
         (["--host", "127.0.0.1"], {"SPACE_ID": "me/it"}, False),
     ],
 )
-def test_any_folder_may_be_typed_only_where_nobody_else_can_open_the_page(
+def test_folders_and_templates_may_be_typed_only_where_nobody_else_can_open_the_page(
     line: list[str], environment: dict[str, str], typed: bool
 ) -> None:
     assert Settings.read(line, environment).typed_folders is typed
+    assert Settings.read(line, environment).edit_templates is typed
+    assert Settings.read([*line, "--edit-templates"], environment).edit_templates
+    assert Settings.read([*line, "--edit-templates"], environment).typed_folders is typed
 
 
 @pytest.mark.parametrize(
