@@ -26,19 +26,21 @@ START_S = 180
 
 
 @contextmanager
-def serving(pool: FakePool, models: Sequence[str], port: int | None = None) -> Iterator[str]:
+def serving(
+    pool: FakePool, models: Sequence[str], port: int | None = None, edit_templates: bool = True
+) -> Iterator[str]:
     """The address of the page, in this process; at any free port if none is given."""
     with ThreadPoolExecutor(1) as thread:  # this one may have Playwright's loop running
-        page = thread.submit(lambda: asyncio.run(_launch(pool, models, port or free_port()))).result()
+        page = thread.submit(lambda: asyncio.run(_launch(pool, models, port or free_port(), edit_templates))).result()
     try:
         yield page.local_url
     finally:
         page.close(verbose=False)
 
 
-async def _launch(pool: FakePool, models: Sequence[str], port: int) -> gr.Blocks:
+async def _launch(pool: FakePool, models: Sequence[str], port: int, edit_templates: bool) -> gr.Blocks:
     """In a running loop, for outside of one Gradio makes a new loop for every lock, and closes none of them."""
-    page = build(pool.registry, pool, models)  # type: ignore[arg-type]
+    page = build(pool.registry, pool, models, edit_templates)  # type: ignore[arg-type]
     page.launch(**launch_arguments(Settings(port=port)))
     return page
 

@@ -1,4 +1,4 @@
-"""Four named endpoints for programs: /models, /inspect_adapter, /render_prompt and /generate.
+"""Five named endpoints for programs: /models, /inspect_adapter, /render_prompt, /tokenize and /generate.
 
 They go the same way as the panels, through the pool, and answer in plain JSON; errors reach the client as one readable
 sentence. Knows no panel. Wired by `build`.
@@ -12,23 +12,25 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from pydantic import Field, TypeAdapter, ValidationError
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
 from playground.adapters.facts import CheckedAdapter
 from playground.errors import PlaygroundError
-from playground.types import (
-    MAX_ADAPTER_SCALE,
-    AdapterUse,
-    GenerationRequest,
-    LoadProgress,
-    Message,
-    SamplingParams,
-    Text,
+from playground.types import AdapterUse, GenerationRequest, LoadProgress, SamplingParams
+from playground.ui.api.prompts import rendered, tokenized
+from playground.ui.api.reading import (
+    COUNT,
+    OPTIONAL_TEXT,
+    SCALE,
+    TEXT,
+    checked,
+    read_messages,
+    read_options,
+    read_sampling_json,
 )
 
 if TYPE_CHECKING:
@@ -36,11 +38,7 @@ if TYPE_CHECKING:
 
 GENERATIONS = 64
 INSPECTIONS = 8
-MESSAGES = TypeAdapter(tuple[Message, ...])
-SAMPLING = TypeAdapter(SamplingParams)
-MODEL_ID: TypeAdapter[str] = TypeAdapter(Text)
-ADAPTER: TypeAdapter[str | None] = TypeAdapter(Text | None)
-SCALE: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=0, le=MAX_ADAPTER_SCALE, allow_inf_nan=False)])
+LONGEST_ANSWER: int = SamplingParams.model_fields["max_new_tokens"].default
 FACTS_TOLD = (
     "r",
     "lora_alpha",
@@ -58,11 +56,13 @@ FACTS_TOLD = (
 log = logging.getLogger(__name__)
 
 
-def wire_api(registry: Registry, pool: EnginePool) -> None:
-    api = Api(registry, pool)
+def wire_api(registry: Registry, pool: EnginePool, edit_templates: bool) -> None:
+    """`edit_templates`: whether programs may send templates of their own."""
+    api = Api(registry, pool, edit_templates)
     gr.api(api.models, api_name="models", queue=False)
     gr.api(api.inspect_adapter, api_name="inspect_adapter", concurrency_id="api-inspect", concurrency_limit=INSPECTIONS)
     gr.api(api.render_prompt, api_name="render_prompt", queue=False)
+    gr.api(api.tokenize, api_name="tokenize", queue=False)
     gr.api(api.generate, api_name="generate", concurrency_id="api-generate", concurrency_limit=GENERATIONS)
 
 
@@ -70,6 +70,7 @@ def wire_api(registry: Registry, pool: EnginePool) -> None:
 class Api:
     registry: Registry
     pool: EnginePool
+    edit_templates: bool
 
     async def models(self) -> list[dict[str, Any]]:
         """Every model of the catalog, what is known of it and how far it is from answering."""
@@ -82,24 +83,43 @@ class Api:
         adapter: an id of the catalog, owner/name or owner/name@revision on the Hub, or a folder. Does not load it.
         """
         with sentences():
-            checked = await self._adapter(self._spec(model_id), adapter)
-            if checked is None:
+            found = await self._adapter(self._spec(model_id), adapter)
+            if found is None:
                 raise PlaygroundError("adapter is empty: name an adapter of the catalog, of the Hub, or a folder.")
-            known = {"id": checked.id, "name": checked.name, "revision": checked.revision, "model_id": checked.model_id}
-            return plain({**known, **{name: getattr(checked.facts, name) for name in FACTS_TOLD}})
+            known = {"id": found.id, "name": found.name, "revision": found.revision, "model_id": found.model_id}
+            return plain({**known, **{name: getattr(found.facts, name) for name in FACTS_TOLD}})
 
-    async def render_prompt(self, model_id: str, messages: list[dict[str, str]] | str) -> dict[str, Any]:
-        """The exact text and token ids that a model receives for these messages, whatever their length.
-
-        Loads the tokenizer only. `room`: tokens that the context leaves for an answer; below 1, /generate refuses.
+    async def render_prompt(
+        self,
+        model_id: str,
+        messages: list[dict[str, str]] | str,
+        options: dict[str, Any] | str | None = None,
+        max_new_tokens: int = LONGEST_ANSWER,
+    ) -> dict[str, Any]:
+        """The exact text and token ids that a model receives for these messages, whatever their length, and where each
+        part comes from: docs/prompt-lens.md names the keys. Loads the tokenizer only.
 
         messages: [{"role": "system" | "user" | "assistant", "content": "..."}], or the same as a JSON string.
+        options: control ("plain" or "as_typed": what becomes of control tokens that messages spell out), when_full
+            ("refuse" or "drop_oldest"), template (Jinja, instead of the model's own); all optional.
+        max_new_tokens: the longest answer that is wished for. `room` is what the context leaves for one; below 1,
+            /generate refuses.
         """
         with sentences():
-            asked = read_messages(messages)
+            asked, wishes = read_messages(messages), read_options(options, self.edit_templates)
+            answer_tokens = checked("max_new_tokens", max_new_tokens, COUNT)
             encoder = await self.pool.encoder(self._spec(model_id).id)
-            prompt = await asyncio.to_thread(encoder.preview, asked)
-            return plain({**asdict(prompt), "room": prompt.room})
+            return plain(await asyncio.to_thread(rendered, encoder, asked, wishes, answer_tokens))
+
+    async def tokenize(self, model_id: str, text: str) -> dict[str, Any]:
+        """A text as a model's tokens, with their names in its vocabulary and what they cost; no template around it.
+
+        Loads the tokenizer only. What looks like a control token is plain text here.
+        """
+        with sentences():
+            spec, asked = self._spec(model_id), checked("text", text, TEXT)
+            encoder = await self.pool.encoder(spec.id)
+            return plain(await asyncio.to_thread(tokenized, encoder, asked))
 
     async def generate(
         self,
@@ -108,19 +128,23 @@ class Api:
         sampling: dict[str, Any] | str | None = None,
         adapter: str | None = None,
         adapter_scale: float = 1.0,
+        options: dict[str, Any] | str | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
-        """Stream an answer: {delta, text, finish_reason, usage, timings, seed, adapter}, or {loading} while it loads.
+        """Stream an answer: {delta, text, finish_reason, usage, timings, token_ids, seed, adapter}, or {loading} while
+        it loads. The last update has all token ids of the answer; usage.dropped_messages says what the prompt left out.
 
         sampling: temperature (0 is greedy), top_p, top_k, repetition_penalty, max_new_tokens, stop, seed; all optional.
         adapter: as /inspect_adapter takes it; adapter_scale, 0 to 2, multiplies its effect.
+        options: as /render_prompt takes them.
         """
         with sentences():
-            spec, scale = self._spec(model_id), _validate("adapter_scale", adapter_scale, SCALE)
-            checked = await self._adapter(spec, adapter)
+            spec, scale = self._spec(model_id), checked("adapter_scale", adapter_scale, SCALE)
+            found = await self._adapter(spec, adapter)
             request = GenerationRequest(
                 model_id=spec.id,
-                adapter=checked.use(scale) if checked else None,
+                adapter=found.use(scale) if found else None,
                 messages=read_messages(messages),
+                options=read_options(options, self.edit_templates),
                 sampling=read_sampling_json(sampling),
             )
             text = ""
@@ -131,12 +155,12 @@ class Api:
 
     async def _adapter(self, spec: ModelSpec, adapter: Any) -> CheckedAdapter | None:
         """None where none is named. Raises PlaygroundError."""
-        text = (_validate("adapter", adapter, ADAPTER) or "").strip()
+        text = (checked("adapter", adapter, OPTIONAL_TEXT) or "").strip()
         return await self.pool.adapter(spec.id, text) if text else None
 
     def _spec(self, model_id: str) -> ModelSpec:
         """Raises PlaygroundError."""
-        return self.registry.get(_validate("model_id", model_id, MODEL_ID))
+        return self.registry.get(checked("model_id", model_id, TEXT))
 
     def _describe(self, spec: ModelSpec) -> dict[str, Any]:
         status = self.pool.status(spec.id)
@@ -161,7 +185,7 @@ def _step(event: Any, text: str, request: GenerationRequest) -> dict[str, Any]:
     """One update; every key is in every update, so that a client needs no second look."""
     asked = {"seed": request.sampling.seed, "adapter": _named(request.adapter)}
     if isinstance(event, LoadProgress):
-        nothing = {"finish_reason": None, "usage": None, "timings": None}
+        nothing: dict[str, Any] = {"finish_reason": None, "usage": None, "timings": None, "token_ids": []}
         return {"delta": "", "text": text, **nothing, **asked, "loading": asdict(event)}
     return plain({**asdict(event), "text": text, **asked, "loading": None})
 
@@ -173,37 +197,6 @@ def _named(adapter: AdapterUse | None) -> dict[str, Any] | None:
 def plain(value: Any) -> Any:
     """Tuples as lists, as JSON has them."""
     return json.loads(json.dumps(value))
-
-
-def read_messages(messages: list[dict[str, str]] | str) -> tuple[Message, ...]:
-    """Raises PlaygroundError."""
-    read = _validate("messages", _json("messages", messages), MESSAGES)
-    if not read:
-        raise PlaygroundError("messages is empty: give at least one message with role and content.")
-    return read
-
-
-def read_sampling_json(sampling: dict[str, Any] | str | None) -> SamplingParams:
-    """None and "" are no wishes at all. Raises PlaygroundError."""
-    wishes = {} if sampling is None or sampling == "" else _json("sampling", sampling)
-    return _validate("sampling", wishes, SAMPLING)
-
-
-def _json(name: str, value: Any) -> Any:
-    """JSON text as what it says. Read by the standard library, which lets half a character pass, to be told apart."""
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise PlaygroundError(f"{name}: Invalid JSON: {error}.") from error
-
-
-def _validate(name: str, value: Any, kind: TypeAdapter[Any]) -> Any:
-    try:
-        return kind.validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in (name, *first["loc"]))
-        raise PlaygroundError(f"{where}: {first['msg']}.") from error
 
 
 @contextmanager

@@ -3,59 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import gradio as gr
 import pytest
-from fake_encoder import FakeEncoder
-from fakes import FakePool, Script, spec
+from endpoint_client import generate
+from fakes import FakePool
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from serving import serving
-
-from model_registry.registry import Registry
-from playground.adapters.facts import AdapterChoice
-from playground.errors import AdapterError, OutOfMemoryError
-from playground.types import LoadProgress
-from playground.ui.api import Api
 
 MESSAGES = [{"role": "user", "content": "안녕 <b>"}]
 HALF = "the text contains half a character (a lone surrogate, U+D83D at place 6): remove it."
 HALF_MESSAGES = r'[{"role": "user", "content": "half \ud83d"}]'
-LOADING = LoadProgress("weights", 1, 2)
-
-
-@pytest.fixture(scope="module")
-def pool() -> FakePool:
-    models = Registry([spec("alpha"), spec("beta", stand_in_for="alpha"), spec("slow"), spec("broken")])
-    scripts = {
-        "alpha": Script(
-            ["He", "llo"],
-            loading=[LOADING],
-            choices=[AdapterChoice("formal", "Formal", "Says sir.")],
-            refusals={"owner/bad": AdapterError("adapter_config.json: no.")},
-            warnings={"owner/odd": ["It names another base."]},
-        ),
-        "slow": Script([], hangs=True),
-        "broken": Script(["so "], error=OutOfMemoryError("The GPU is full: choose a smaller model.")),
-    }
-    return FakePool(models, scripts)
-
-
-@pytest.fixture(scope="module")
-def client(pool: FakePool) -> Iterator[Client]:
-    with serving(pool, ["alpha", "beta"]) as url:
-        client = Client(url, verbose=False, analytics_enabled=False)
-        yield client
-        client.close()
-
-
-def generate(client: Client, *arguments: Any) -> list[dict[str, Any]]:
-    job = client.submit(*arguments, api_name="/generate")
-    steps = list(job)
-    job.result()
-    return steps
 
 
 def test_models_tells_every_model_and_its_state(client: Client) -> None:
@@ -69,21 +27,6 @@ def test_models_tells_every_model_and_its_state(client: Client) -> None:
     assert (beta["languages"], beta["context_length"], beta["family"]) == (["en", "ko"], 1000, "Fake")
 
 
-@pytest.mark.parametrize("messages", [MESSAGES, json.dumps(MESSAGES)])
-def test_render_prompt_gives_the_exact_text_and_ids(client: Client, messages: Any) -> None:
-    prompt = client.predict("alpha", messages, api_name="/render_prompt")
-    assert prompt["text"] == "<|user|>안녕 <b>\n<|assistant|>"
-    assert "".join(FakeEncoder(spec("alpha")).names(prompt["token_ids"])) == prompt["text"]
-    assert (prompt["template"]["source"], prompt["context_length"]) == ("card", 1000)
-    assert prompt["notes"] == ["A note & <b>more</b>."]
-    assert prompt["room"] == 1000 - len(prompt["token_ids"])
-
-
-def test_render_prompt_shows_a_prompt_that_is_too_long(client: Client) -> None:
-    messages = [{"role": "user", "content": "x" * 2000}]
-    assert client.predict("alpha", messages, api_name="/render_prompt")["room"] < -1000
-
-
 def test_generate_streams_deltas_and_the_text_so_far(client: Client) -> None:
     loading, *steps = generate(client, "alpha", MESSAGES, {"temperature": 0, "seed": 7}, None)
     assert loading["loading"] == {"stage": "weights", "done_bytes": 1, "total_bytes": 2}
@@ -91,6 +34,7 @@ def test_generate_streams_deltas_and_the_text_so_far(client: Client) -> None:
     assert [step["text"] for step in steps] == ["He", "Hello", "Hello"]
     assert [step["finish_reason"] for step in steps] == [None, None, "stop"]
     assert steps[-1]["usage"]["completion_tokens"] == 2
+    assert [step["token_ids"] for step in (loading, *steps[:-1])] == [[], [], []]
     assert set(steps[-1]["timings"]) == {"queued_s", "prefill_s", "decode_s"}
     assert steps[-1]["seed"] == 7
 
@@ -132,26 +76,6 @@ def test_errors_reach_the_client_as_a_sentence(client: Client, arguments: tuple[
     with pytest.raises(AppError) as caught:
         generate(client, *arguments)
     assert words in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [((None, MESSAGES), "model_id: Input should"), (("alpha", HALF_MESSAGES), HALF)],
-)
-def test_so_do_the_errors_of_a_prompt_that_is_only_rendered(
-    client: Client, arguments: tuple[Any, ...], words: str
-) -> None:
-    with pytest.raises(AppError) as caught:
-        client.predict(*arguments, api_name="/render_prompt")
-    assert words in str(caught.value)
-
-
-async def test_half_a_character_that_arrives_as_such_is_a_sentence_too(pool: FakePool) -> None:
-    """gradio_client cannot send it; a browser can."""
-    api = Api(pool.registry, pool)  # type: ignore[arg-type]
-    for model_id, content in (("half \ud83d", "x"), ("alpha", "half \ud83d")):
-        with pytest.raises(gr.Error, match="half a character"):
-            await api.render_prompt(model_id, [{"role": "user", "content": content}])
 
 
 def test_models_and_prompts_never_wait_for_an_answer(client: Client) -> None:
@@ -222,7 +146,8 @@ def test_an_adapter_that_cannot_be_inspected_is_a_sentence(
     assert words in str(caught.value)
 
 
-def test_only_the_four_endpoints_are_public(client: Client) -> None:
+def test_only_the_named_endpoints_are_public(client: Client) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)
-    assert set(endpoints["named_endpoints"]) == {"/models", "/inspect_adapter", "/render_prompt", "/generate"}
+    named = {"/models", "/inspect_adapter", "/render_prompt", "/tokenize", "/generate"}
+    assert set(endpoints["named_endpoints"]) == named
     assert not endpoints["unnamed_endpoints"]
