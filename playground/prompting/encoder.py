@@ -6,20 +6,28 @@ Knows the tokenizer and the catalog's facts, no model and no engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from model_registry.spec import ModelSpec
 from playground.errors import PromptError
-from playground.prompting import notes
+from playground.prompting import notes, tokens
 from playground.prompting.budget import leave_out_oldest, require_room
 from playground.prompting.control import Encoded, TextEncoder
-from playground.prompting.origins import Part, Rendered, trace
-from playground.prompting.prompt import ControlInText, EncodedPrompt, TemplateUsed, Unsent
-from playground.prompting.spans import make_spans, written_by
+from playground.prompting.origins import Rendered, trace
+from playground.prompting.prompt import (
+    ControlInText,
+    EncodedPrompt,
+    Piece,
+    SystemPrompt,
+    TemplateUsed,
+    TokenizedText,
+    Unsent,
+)
+from playground.prompting.spans import make_spans
 from playground.prompting.templates import choose_template, render, user_template
+from playground.prompting.typed import Render, UnguardedError, as_plain_text, spelled_out
 from playground.types import Message, PromptOptions
 
 if TYPE_CHECKING:
@@ -38,7 +46,7 @@ class PromptEncoder:
         self.spec = spec
         self.tokenizer = tokenizer
         self.template, self._template_notes = choose_template(spec, tokenizer)
-        self._texts = TextEncoder(tokenizer)
+        self._texts = TextEncoder(tokenizer, add_special_tokens=spec.prompt.add_special_tokens)
         self._typed = self.template
 
     def encode(
@@ -74,11 +82,30 @@ class PromptEncoder:
     ) -> EncodedPrompt:
         """As `encode`, for showing: a prompt of any length, whose `room` may be negative."""
         taken = self._what_the_format_takes(messages, options)
-        write = partial(self._write, messages, taken, self._template_for(options))
+        write = partial(self._write, messages, options, taken)
         if options.when_full == "refuse":
             return write(taken)
         holds = self.spec.context_length if most is None else min(most, self.spec.context_length)
         return leave_out_oldest(write, messages, taken, holds - answer_tokens)
+
+    def tokenize(self, text: str) -> TokenizedText:
+        """A text by itself: as plain text, with nothing around it."""
+        ids, offsets = self._texts.plain_ids(text)
+        return TokenizedText(
+            text,
+            ids,
+            self.names(ids),
+            tokens.pieces(text, ids, offsets, self.tokenizer),
+            tokens.counts(text, ids, self.tokenizer),
+        )
+
+    def pieces(self, prompt: EncodedPrompt) -> tuple[Piece, ...]:
+        """A prompt's tokens, as few together as make whole characters."""
+        return tokens.pieces(prompt.text, prompt.token_ids, prompt.offsets, self.tokenizer, self._texts.control)
+
+    def names(self, token_ids: Sequence[int]) -> tuple[str, ...]:
+        """The vocabulary's own spelling of each token."""
+        return tokens.names(token_ids, self.tokenizer)
 
     def _what_the_format_takes(self, messages: Sequence[Message], options: PromptOptions) -> list[int]:
         """The numbers of the messages to send. A user's template decides for itself what it takes."""
@@ -103,26 +130,20 @@ class PromptEncoder:
         return typed
 
     def _write(
-        self, messages: Sequence[Message], taken: Sequence[int], template: TemplateUsed, sent: Sequence[int]
+        self, messages: Sequence[Message], options: PromptOptions, taken: Sequence[int], sent: Sequence[int]
     ) -> EncodedPrompt:
         """The prompt of the messages with the numbers `sent`, out of those that the format has a place for."""
-        rendered = trace(
-            lambda some: render(self.tokenizer, template, some, self.spec.name),
-            [messages[number] for number in sent],
-            template.text,
-        )
-        parts = [part if part.message is None else replace(part, message=sent[part.message]) for part in rendered.parts]
-        encoded = self._texts.encode(rendered.text, add_special_tokens=self.spec.prompt.add_special_tokens)
-        spans = make_spans(rendered.text, parts, messages, self.spec.prompt.default_system.strip(), encoded)
+        template = self._template_for(options)
+        chosen = {number: messages[number] for number in sent}
+        write = partial(self._render, template)
+        rendered = trace(write, list(chosen.values()), template.text).numbered(sent)
+        encoded = self._texts.encode(rendered.text)
+        typed = spelled_out(rendered, encoded, chosen, self._texts.control)
+        if options.control == "plain":
+            encoded = self._as_plain_text(rendered, encoded, chosen, typed, write)
+        spans = make_spans(rendered.text, rendered.parts, messages, self.spec.prompt.default_system.strip(), encoded)
         system = notes.system_prompt(self.spec, messages, spans)
-        unsent = _unsent(messages, taken, sent, rendered)
-        about = (
-            *(self._template_notes if template is self.template else ()),
-            *notes.about_format(self.spec, unsent, own=template is self.template),
-            *notes.about_system_prompt(self.spec, system),
-            *notes.about_dropped(unsent),
-            *(() if rendered.known else (notes.UNKNOWN_ORIGINS,)),
-        )
+        unsent = _unsent(messages, taken, chosen, rendered)
         return EncodedPrompt(
             text=rendered.text,
             token_ids=encoded.ids,
@@ -132,24 +153,48 @@ class PromptEncoder:
             context_length=self.spec.context_length,
             system=system,
             unsent=unsent,
-            control_in_text=tuple(_spelled_out(parts, encoded, self._texts.control)),
-            notes=about,
+            control_in_text=typed,
+            notes=self._notes(options, system, unsent, rendered),
+        )
+
+    def _render(self, template: TemplateUsed, messages: Sequence[Message]) -> str:
+        return render(self.tokenizer, template, messages, self.spec.name)
+
+    def _as_plain_text(
+        self,
+        rendered: Rendered,
+        encoded: Encoded,
+        sent: Mapping[int, Message],
+        typed: Sequence[ControlInText],
+        write: Render,
+    ) -> Encoded:
+        try:
+            return as_plain_text(self._texts, rendered, encoded, sent, typed, write)
+        except UnguardedError as error:
+            raise PromptError(
+                f"A message spells out {error.token}, a control token of {self.spec.name}, and it cannot be sent as "
+                f"plain text, because {error.reason}: remove it, or choose to send control tokens as typed."
+            ) from error
+
+    def _notes(
+        self, options: PromptOptions, system: SystemPrompt, unsent: Sequence[Unsent], rendered: Rendered
+    ) -> tuple[str, ...]:
+        own = options.template is None
+        return (
+            *(self._template_notes if own else ()),
+            *notes.about_format(self.spec, unsent, own=own),
+            *notes.about_system_prompt(self.spec, system),
+            *notes.about_dropped(unsent),
+            *(() if rendered.known else (notes.UNKNOWN_ORIGINS,)),
         )
 
 
 def _unsent(
-    messages: Sequence[Message], taken: Sequence[int], sent: Sequence[int], rendered: Rendered
+    messages: Sequence[Message], taken: Sequence[int], sent: Mapping[int, Message], rendered: Rendered
 ) -> tuple[Unsent, ...]:
     """Messages that are not in the prompt, with why; one of white space only is not missed."""
-    written = {sent[part.message] for part in rendered.parts if part.message is not None}
-    unwritten = {number for number in sent if number not in written and messages[number].content.strip()}
+    written = {part.message for part in rendered.parts}
+    unwritten = {number for number, message in sent.items() if number not in written and message.content.strip()}
     missed = unwritten if rendered.known else set()
     dropped, format_ = set(taken) - set(sent), set(range(len(messages))) - set(taken) | missed
     return tuple(Unsent(number, "dropped" if number in dropped else "format") for number in sorted(dropped | format_))
-
-
-def _spelled_out(parts: Sequence[Part], encoded: Encoded, names: Mapping[int, str]) -> Iterator[ControlInText]:
-    for control, part in written_by(parts, encoded.controls.values()):
-        if part is not None and part.message is not None:
-            start = part.offset + max(0, control.start - part.start)
-            yield ControlInText(part.message, start, names[control.token_id])

@@ -39,6 +39,11 @@ class Rendered:
     parts: tuple[Part, ...]
     known: bool
 
+    def numbered(self, numbers: Sequence[int]) -> Rendered:
+        """With other numbers for the messages, which counted from 0."""
+        parts = (part if part.message is None else replace(part, message=numbers[part.message]) for part in self.parts)
+        return replace(self, parts=tuple(parts))
+
 
 @dataclass(frozen=True, slots=True)
 class _Marked:
