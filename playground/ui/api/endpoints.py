@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 GENERATIONS = 64
 INSPECTIONS = 8
 LONGEST_ANSWER: int = SamplingParams.model_fields["max_new_tokens"].default
+IDENTITY = frozenset({"name", "family", "kind", "aliases", "languages"})
+STATEMENTS = frozenset({"licences", "limits", "details", "evaluation", "benchmarks", "sources"})
 FACTS_TOLD = (
     "r",
     "lora_alpha",
@@ -164,7 +166,7 @@ class Api:
 
     def _describe(self, spec: ModelSpec) -> dict[str, Any]:
         status = self.pool.status(spec.id)
-        facts = spec.model_dump(mode="json", include={"name", "family", "kind", "aliases", "languages", "licences"})
+        facts = spec.model_dump(mode="json", include={*IDENTITY, *STATEMENTS})
         return {
             "model_id": spec.id,
             **facts,

@@ -11,6 +11,9 @@ from fakes import FakePool
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from model_registry.registry import Registry
+from playground.ui.api.endpoints import Api
+
 MESSAGES = [{"role": "user", "content": "안녕 <b>"}]
 HALF = "the text contains half a character (a lone surrogate, U+D83D at place 6): remove it."
 HALF_MESSAGES = r'[{"role": "user", "content": "half \ud83d"}]'
@@ -25,6 +28,20 @@ def test_models_tells_every_model_and_its_state(client: Client) -> None:
     assert beta["licence"] == "Apache-2.0"
     assert beta["licences"] == [{"text": "Apache-2.0", "source": "us"}]
     assert (beta["languages"], beta["context_length"], beta["family"]) == (["en", "ko"], 1000, "Fake")
+
+
+async def test_models_tells_benchmark_figures_and_the_source_of_each_fact() -> None:
+    registry = Registry.load()
+    told = await Api(registry, FakePool(registry), edit_templates=False).models()  # type: ignore[arg-type]
+    models = {model["model_id"]: model for model in told}
+    krutrim = models["krutrim-1-instruct"]
+    english, *indic = krutrim["benchmarks"]
+    assert (english["this_model"], english["figures"]["piqa"]) == ("Krutrim-1-7B", ["0.7601", "0.7726"])
+    assert [table["title"] for table in indic][:2] == ["IndicCOPA", "IndicQA"]
+    assert krutrim["sources"]["context_length"] == "card"
+    assert models["kullm3"]["evaluation"][0]["source"] == "card"
+    assert models["kullm3"]["benchmarks"] == []
+    assert json.loads(json.dumps(models)) == models
 
 
 def test_generate_streams_deltas_and_the_text_so_far(client: Client) -> None:
