@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 
 from playground.prompting.prompt import Budget, TokenCounts
 from playground.ui.lens.parts import Seen, turns_in_words
-from playground.ui.view import hint, verbatim
+from playground.ui.view import verbatim
 
 SCRIPTS = {"CJK": "Han"}
 """Where the first word of Unicode's name for a character is not the script's."""
@@ -24,20 +25,21 @@ PARTS = (
 )
 
 
-def bar(budget: Budget, room_in_words: str = "") -> str:
-    """`room_in_words`: as `room_words` says it."""
+def bar(budget: Budget, room_in_words: str = "", left_out: Sequence[int] = ()) -> str:
+    """`room_in_words`: as `room_words` says it; `left_out`: the turns that there is no room for."""
     used = budget.system + budget.history + budget.prompt + budget.frame
-    pieces = "".join(_piece(look, getattr(budget, name)) for name, look, _ in PARTS)
-    spare = max(0, budget.room - max(0, budget.answer))
-    pieces += _piece("answer", max(0, budget.answer)) + _piece("spare", spare)
-    facts = "".join(_fact(look, f"{words} {getattr(budget, name):,}") for name, look, words in PARTS)
-    room = f"Room {max(0, budget.room):,}"
-    about = f"<span>{verbatim(room_in_words)}</span>" if room_in_words else ""
-    over = " over" if budget.room < 1 else ""
+    spare = budget.room - max(0, budget.answer)
+    shares = [(look, getattr(budget, name), words) for name, look, words in PARTS if getattr(budget, name)]
+    pieces = [*((look, tokens) for look, tokens, _ in shares), ("answer", budget.answer), ("spare", spare)]
+    without = f'<span class="out">without {turns_in_words(left_out)}</span>' if left_out else ""
+    room = ", ".join(filter(None, (f"Room {max(0, budget.room):,}", verbatim(room_in_words))))
     share = f"{used:,} of {budget.context_length:,} tokens"
     return (
-        f'<div class="budget{over}"><div class="bar" role="img" aria-label="Context: {share}">{pieces}</div>'
-        f'<div class="facts"><span class="tokens">{share}</span>{facts}{_fact("answer", room)}{about}</div></div>'
+        f'<div class="budget{" over" if budget.room < 1 else ""}">'
+        f'<div class="bar" role="img" aria-label="Context: {share}">{"".join(_piece(*each) for each in pieces)}</div>'
+        f'<div class="facts"><span class="tokens">{share}</span>{without}'
+        f"{''.join(_fact(look, f'{words} {tokens:,}') for look, tokens, words in shares)}"
+        f"{_fact('answer', room)}</div></div>"
     )
 
 
@@ -74,26 +76,25 @@ def script_of(text: str) -> str:
     return SCRIPTS.get(name, name.capitalize())
 
 
-def warnings(seen: Seen, budget: Budget, asked_tokens: int) -> str:
-    """What becomes of a prompt that leaves too little room. `asked_tokens`: the longest answer that is wished for."""
-    said = []
-    if seen.left_out:
-        them = turns_in_words(seen.left_out)
-        said.append(
-            f"The context is full: {them} will not be sent."
-            if seen.stage == "typing"
-            else f"The context was full: {them} not sent."
-        )
-    if budget.room < 1 and seen.stage == "typing":
-        excess = 1 - budget.room
-        tokens = "1 token" if excess == 1 else f"{excess:,} tokens"
-        choice = "" if seen.options.when_full == "drop_oldest" else _advice(seen)
-        said.append(f"Sending this would be refused: it is {tokens} too long for {seen.model}.{choice}")
-    elif budget.room < asked_tokens and seen.stage == "typing":
-        said.append(f"The answer ends after {budget.room:,} tokens at the latest: there is no room for more.")
-    return "".join(hint(sentence) for sentence in said)
+def refusal(seen: Seen, budget: Budget) -> str:
+    """Why what is being typed would not be sent, "" if it would."""
+    if budget.room > 0 or seen.stage != "typing":
+        return ""
+    excess = 1 - budget.room
+    tokens = "1 token" if excess == 1 else f"{excess:,} tokens"
+    return f"Sending this would be refused: it is {tokens} too long for {seen.model}.{_advice(seen)}"
 
 
 def _advice(seen: Seen) -> str:
+    """What would help, if there are turns that could go."""
     earlier = any(message.role == "user" for message in seen.messages[: seen.last])
-    return " Under Prompting, the oldest turns can be left out." if earlier else ""
+    if seen.options.when_full == "drop_oldest" or not earlier:
+        return ""
+    return " Under Prompting, the oldest turns can be left out."
+
+
+def shortness(seen: Seen, budget: Budget, asked_tokens: int) -> str:
+    """That the answer will be shorter than wished, "" if it need not be. `asked_tokens`: the longest that is wished."""
+    if not 0 < budget.room < asked_tokens or seen.stage != "typing":
+        return ""
+    return f"There is room for {budget.room:,} tokens of an answer, not for the {asked_tokens:,} that are asked for."

@@ -13,7 +13,7 @@ from playground.types import ControlText, TemplateSource
 from playground.ui.lens import budget_view, prompt_view, token_view
 from playground.ui.lens.parts import NAMES, SYSTEMS, Seen, Stage
 from playground.ui.lens.prompt_view import Names
-from playground.ui.view import error_box, hint, verbatim
+from playground.ui.view import error_box, verbatim
 
 SOURCES: dict[TemplateSource, str] = {
     "tokenizer": "the tokenizer's files",
@@ -32,11 +32,12 @@ def lens(seen: Seen, budget: Budget, asked_tokens: int, typed: TokenCounts, body
     """`typed`: of the text that is asked now; `body`: `text_body` or `token_body`."""
     text = seen.messages[seen.last].content
     room = budget_view.room_words(budget.room, typed, budget_view.script_of(text))
-    notes = "".join(f"<li>{verbatim(note)}</li>" for note in seen.prompt.notes)
+    refusal = budget_view.refusal(seen, budget)
+    sentences = [*seen.prompt.notes, budget_view.shortness(seen, budget, asked_tokens), *_control_warnings(seen)]
+    said = "".join(f"<li>{verbatim(sentence)}</li>" for sentence in sentences if sentence)
     return (
-        f'<div class="preview">{budget_view.bar(budget, room)}{_facts(seen)}'
-        f"{budget_view.warnings(seen, budget, asked_tokens)}{_system_warning(seen)}{_control_warnings(seen)}"
-        f"{body}{f'<ul>{notes}</ul>' if notes else ''}</div>"
+        f'<div class="preview">{budget_view.bar(budget, room, seen.left_out)}{_facts(seen)}'
+        f"{error_box(refusal) if refusal else ''}{f'<ul class=said>{said}</ul>' if said else ''}{body}</div>"
     )
 
 
@@ -95,22 +96,12 @@ def _facts(seen: Seen) -> str:
     )
 
 
-def _system_warning(seen: Seen) -> str:
-    match seen.prompt.system:
-        case "changed":
-            return hint(f"{seen.model} was trained with a system prompt of its own, and this is another one.")
-        case "missing":
-            return hint(f"{seen.model} was trained with a system prompt, and it is not in this prompt.")
-        case _:
-            return ""
-
-
-def _control_warnings(seen: Seen) -> str:
-    """One box for what is asked now, one for what was said before."""
+def _control_warnings(seen: Seen) -> list[str]:
+    """One for what is asked now, one for what was said before."""
     now = [each.token for each in seen.prompt.control_in_text if each.message == seen.last]
     before = [each.token for each in seen.prompt.control_in_text if each.message != seen.last]
     said = [(now, "The prompt"), (before, "What was said before")]
-    return "".join(hint(_spells(whose, tokens, seen.options.control)) for tokens, whose in said if tokens)
+    return [_spells(whose, tokens, seen.options.control) for tokens, whose in said if tokens]
 
 
 def _spells(whose: str, tokens: Sequence[str], control: ControlText) -> str:

@@ -6,9 +6,9 @@ is the prompt and nothing else. Pure functions. Knows no gradio component. Calle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from playground.prompting.prompt import EncodedPrompt, Span, Unsent
+from playground.prompting.prompt import Span, Unsent
 from playground.ui.lens.parts import WHY, Seen
 from playground.ui.view import verbatim
 
@@ -39,7 +39,7 @@ def _part(seen: Seen, span: Span, names: Names, named: set[str]) -> str:
         added = " ".join(names(prompt.token_ids[span.first_token : span.end_token]))
         return f'<i class="k" data-t="{verbatim(added)}"></i>'
     label = seen.span_label(span)
-    attribute = "" if label in named else f' data-l="{verbatim(label)}"'
+    attribute = "" if not label or label in named else f' data-l="{verbatim(label)}"'
     named.add(label)
     return f'<span class="{look}"{attribute}>{verbatim(prompt.text[span.start : span.end])}</span>'
 
@@ -59,16 +59,3 @@ def ids(seen: Seen) -> str:
 def _ids_of_part(seen: Seen, span: Span) -> str:
     numbers = " ".join(map(str, seen.prompt.token_ids[span.first_token : span.end_token]))
     return f'<span class="{seen.look(span)}">{numbers}</span> '
-
-
-def paragraphs(prompt: EncodedPrompt) -> Iterator[tuple[Span, ...]]:
-    """The parts by message: each with what stands before it; at last what closes the prompt."""
-    group: list[Span] = []
-    for place, span in enumerate(prompt.spans):
-        group.append(span)
-        following = prompt.spans[place + 1 : place + 2]
-        if span.message is not None and (not following or following[0].message != span.message):
-            yield tuple(group)
-            group = []
-    if group:
-        yield tuple(group)
