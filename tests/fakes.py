@@ -26,6 +26,7 @@ from playground.types import (
     GenerationChunk,
     GenerationRequest,
     LoadProgress,
+    ScoredPiece,
     StreamEvent,
     Timings,
     Usage,
@@ -38,6 +39,8 @@ class Script:
 
     With `hangs` it never goes on after the pieces; without any, it is still loading, and a load can be cancelled.
     `state` to `place` are its status, until it is cancelled or unloaded.
+    `scores` is what it says of the probabilities of its answer; with None it says nothing, for ever. Without
+    `knows_tokens` its answers come without their tokens, which are else the numbers of the pieces.
     `choices` are the adapters that its menu offers. Of all that are named, `refusals` says which are refused and
     `warnings` what is odd; `inspections` are the seconds of a check. What is in none of them is accepted at once.
     """
@@ -57,12 +60,14 @@ class Script:
     refusals: Mapping[str, Exception] = field(default_factory=dict)
     warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     inspections: Mapping[str, float] = field(default_factory=dict)
+    scores: Sequence[ScoredPiece] | Exception | None = None
+    knows_tokens: bool = True
 
 
 @dataclass
 class FakePool:
     """Speaks as scripted; with an adapter, that one's name comes first. `running` counts open streams by model,
-    `requests` keeps what was asked, `checked` which adapters were.
+    `scoring` those for probabilities by request; `requests` keeps what was asked, `checked` which adapters were.
 
     `reports` is what `memory` says; `preloaded`, `cancelled` and `unloaded` keep the models of these verbs.
     """
@@ -71,6 +76,7 @@ class FakePool:
     scripts: Mapping[str, Script] = field(default_factory=dict)
     requests: list[GenerationRequest] = field(default_factory=list)
     running: Counter[str] = field(default_factory=Counter)
+    scoring: Counter[str] = field(default_factory=Counter)
     encoded: Counter[str] = field(default_factory=Counter)
     reports: tuple[DeviceReport, ...] = ()
     preloaded: list[str] = field(default_factory=list)
@@ -145,7 +151,8 @@ class FakePool:
         if script.finish_reason:
             count = len(script.pieces)
             said = replace(usage, completion_tokens=count)
-            yield GenerationChunk("", script.finish_reason, said, Timings(0.0, 0.1, 0.01 * max(count, 1)))
+            ids = tuple(range(count)) if script.knows_tokens else ()
+            yield GenerationChunk("", script.finish_reason, said, Timings(0.0, 0.1, 0.01 * max(count, 1)), ids)
 
     async def _until_cancelled(self, model_id: str) -> None:
         already = self.cancelled.count(model_id)
@@ -164,6 +171,18 @@ class FakePool:
             name = self.registry.get(model_id).name
             raise EngineBusyError(f"{name} is answering: wait until it is done, or stop it.")
         self.unloaded.append(self.registry.get(model_id).id)
+
+    async def score(self, request: GenerationRequest, token_ids: Sequence[int]) -> tuple[ScoredPiece, ...]:
+        scores = self._script(request.model_id).scores
+        self.scoring[request.request_id] += 1
+        try:
+            if scores is None:
+                await asyncio.Event().wait()
+            if isinstance(scores, Exception):
+                raise scores
+            return tuple(scores or ())
+        finally:
+            self.scoring[request.request_id] -= 1
 
     async def abort(self, request_id: str) -> None:
         raise AssertionError("the page closes streams instead")

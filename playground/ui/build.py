@@ -20,12 +20,14 @@ from playground.ui import view
 from playground.ui.adapters import AdapterHandlers
 from playground.ui.api.endpoints import wire_api
 from playground.ui.devices import DeviceHandlers, draw_devices
-from playground.ui.events import Controls, wire, wire_about, wire_adapters, wire_devices
+from playground.ui.events import Controls, wire, wire_about, wire_adapters, wire_devices, wire_templates
 from playground.ui.examples import read_examples
 from playground.ui.handlers import Handlers
 from playground.ui.lens.about import AboutHandlers
 from playground.ui.lens.handlers import LensHandlers
+from playground.ui.lens.probabilities import ProbabilityHandlers
 from playground.ui.lens.prompting import draw_prompting
+from playground.ui.lens.template_editor import TemplateHandlers
 from playground.ui.panel import Choices, Panel, draw_panel, menu_choices
 from playground.ui.prompt_bar import draw_prompt_bar
 from playground.ui.sampling import draw_sampling
@@ -51,6 +53,7 @@ FONTS = [
     "Nirmala UI",
     "sans-serif",
 ]
+SCRIPTS = (HERE / "page.js", HERE / "lens" / "probabilities.js")
 ONLY_OUR_IMAGES = '<meta http-equiv="Content-Security-Policy" content="img-src \'self\' data: blob:">'
 
 
@@ -73,8 +76,11 @@ def build(registry: Registry, pool: EnginePool, models: Sequence[str], edit_temp
             panels = [_draw_slot(index, specs, pool, choices) for index in range(MAX_PANELS)]
         bar = draw_prompt_bar(read_examples())
         handlers = Handlers(registry, pool)
-        lens = LensHandlers(registry, pool)
-        wire(handlers, lens, panels, bar, Controls(sampling, prompting), shown, page)
+        templates = TemplateHandlers(pool, edit_templates)
+        lens = LensHandlers(registry, pool, templates)
+        odds = ProbabilityHandlers(pool)
+        wire(handlers, lens, odds, panels, bar, Controls(sampling, prompting), shown, page)
+        wire_templates(templates, panels)
         wire_adapters(AdapterHandlers(registry, pool), panels, bar, shown)
         wire_devices(devices, DeviceHandlers(registry, pool), handlers, panels)
         wire_about(AboutHandlers(registry), panels)
@@ -91,8 +97,8 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
         "theme": gr.themes.Default(
             primary_hue="indigo", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace", "Consolas", "monospace"]
         ),
-        "css_paths": [HERE / "style.css"],
-        "head": f"{ONLY_OUR_IMAGES}<script>{(HERE / 'page.js').read_text('utf-8')}</script>",
+        "css_paths": [HERE / "style.css", HERE / "lens" / "probabilities.css"],
+        "head": ONLY_OUR_IMAGES + "".join(f"<script>{path.read_text('utf-8')}</script>" for path in SCRIPTS),
         "footer_links": ["api"],
         "run_history": False,
         "enable_monitoring": False,

@@ -19,7 +19,9 @@ from playground.ui.devices import DeviceHandlers, DevicesView
 from playground.ui.handlers import Handlers
 from playground.ui.lens.about import AboutHandlers
 from playground.ui.lens.handlers import LensHandlers
+from playground.ui.lens.probabilities import ProbabilityHandlers
 from playground.ui.lens.prompting import PromptingControls
+from playground.ui.lens.template_editor import TemplateHandlers
 from playground.ui.panel import Panel
 from playground.ui.prompt_bar import PromptBar
 from playground.ui.sampling import SamplingControls
@@ -59,16 +61,18 @@ class Controls:
 def wire(
     handlers: Handlers,
     lens: LensHandlers,
+    odds: ProbabilityHandlers,
     panels: list[Panel],
     bar: PromptBar,
     controls: Controls,
     shown: gr.State,
     page: gr.Blocks,
 ) -> None:
-    wire_asking(handlers, lens, panels, bar, controls, shown)
+    wire_asking(handlers, lens, odds, panels, bar, controls, shown)
     wire_stopping(handlers, lens, panels, bar, controls)
     wire_models(handlers, panels, page)
     wire_lenses(lens, panels, bar, controls, shown)
+    wire_probabilities(odds, panels, bar)
     wire_layout(handlers, panels, bar, shown)
     wire_browser(bar, controls.sampling, page)
 
@@ -76,6 +80,7 @@ def wire(
 def wire_asking(
     handlers: Handlers,
     lens: LensHandlers,
+    odds: ProbabilityHandlers,
     panels: list[Panel],
     bar: PromptBar,
     controls: Controls,
@@ -107,6 +112,8 @@ def wire_asking(
                 api_visibility="private",
             )
             streamed.then(lens.looks, [*controls.typing(bar), *panel.glance], panel.lens.view, **NOW)
+            for turned in (trigger, streamed):
+                turned.then(odds.follow, panel.shown_odds, [panel.odds.view, panel.odds.button], **NOW)
             streamed.then(handlers.refresh_menus, *menus(panels), **NOW)
 
 
@@ -173,6 +180,19 @@ def wire_lenses(lens: LensHandlers, panels: list[Panel], bar: PromptBar, control
         gr.on([panel.lens.mode.input, panel.lens.with_ids.input], lens.looks, inputs, panel.lens.view, **NOW)
 
 
+def wire_templates(own: TemplateHandlers, panels: list[Panel]) -> None:
+    """The text is put in where its view is opened, or the model changes under it; each key is checked."""
+    for panel in panels:
+        lens, editor = panel.lens, panel.lens.editor
+        place = [lens.mode, panel.model, editor.written]
+        gr.on([lens.mode.input, lens.box.expand], partial(own.fill, True), place, editor.text, **NOW)
+        panel.model.change(own.fill, [lens.is_open, *place], editor.text, **NOW)
+        editor.text.input(
+            own.edit, [editor.text, panel.model], [editor.written, lens.view], trigger_mode="always_last", **NOW
+        )
+        editor.reset.click(own.reset, panel.model, [editor.text, editor.written, lens.view], **NOW)
+
+
 def wire_layout(handlers: Handlers, panels: list[Panel], bar: PromptBar, shown: gr.State) -> None:
     layout = [shown, *(panel.column for panel in panels), *layout_buttons(panels, bar)]
     bar.add_panel.click(handlers.add_panel, shown, layout, **NOW)
@@ -225,6 +245,26 @@ def wire_devices(devices: DevicesView, own: DeviceHandlers, handlers: Handlers, 
     devices.clock.tick(own.picture, None, devices.picture, **NOW)
     pressed = devices.picture.click(own.act, None, [devices.picture, devices.message], trigger_mode="multiple", **NOW)
     pressed.then(handlers.refresh_menus, *menus(panels), **NOW)
+
+
+def wire_probabilities(own: ProbabilityHandlers, panels: list[Panel], bar: PromptBar) -> None:
+    """An answer is scored in an event of its own, which may last as long as an answer; a second press gives it up."""
+    for panel in panels:
+        odds = panel.odds
+        odds.button.click(
+            own.press,
+            [odds.showing, panel.state],
+            odds.view,
+            concurrency_id=f"probabilities-{panel.index}",
+            concurrency_limit=STREAMS_PER_PANEL,
+            trigger_mode="multiple",
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        panel.model.change(own.follow, panel.shown_odds, [odds.view, odds.button], **NOW)
+        gr.on([panel.clear.click, panel.remove.click], own.close, odds.showing, [odds.view, odds.button], **NOW)
+    everything = [part for panel in panels for part in (panel.odds.view, panel.odds.button)]
+    bar.clear_all.click(own.close, [panel.odds.showing for panel in panels], everything, **NOW)
 
 
 def wire_about(own: AboutHandlers, panels: list[Panel]) -> None:

@@ -17,6 +17,7 @@ from playground.ui import view
 from playground.ui.adapters import AdapterControls, draw_adapter, draw_adapter_menu
 from playground.ui.lens.about import AboutView, draw_about
 from playground.ui.lens.panel_lens import PanelLens, draw_lens
+from playground.ui.lens.probabilities import Probabilities, draw_probabilities_button, draw_probabilities_view
 from playground.ui.pace import StreamControl
 from playground.ui.state import PanelState
 
@@ -47,18 +48,26 @@ class Panel:
     stop: gr.Button
     regenerate: gr.Button
     clear: gr.Button
+    odds: Probabilities
     lens: PanelLens
     card: AboutView
 
     @property
     def question(self) -> list[gr.components.Component]:
-        """The inputs from which a request is made: state, control, model id, system prompt, adapter, its scale."""
-        return [self.state, self.control, self.model, self.system, self.adapter.chosen, self.adapter.scale]
+        """The inputs from which a request is made: state, control, model, system prompt, adapter, scale, template."""
+        adapter, written = self.adapter, self.lens.editor.written
+        return [self.state, self.control, self.model, self.system, adapter.chosen, adapter.scale, written]
 
     @property
     def glance(self) -> list[gr.components.Component]:
-        """The inputs from which its lens is made: open, mode, with ids, state, model id, system prompt."""
-        return [self.lens.is_open, self.lens.mode, self.lens.with_ids, self.state, self.model, self.system]
+        """The inputs from which its lens is made: open, mode, with ids, state, model id, system prompt, template."""
+        lens = self.lens
+        return [lens.is_open, lens.mode, lens.with_ids, self.state, self.model, self.system, lens.editor.written]
+
+    @property
+    def shown_odds(self) -> list[gr.components.Component]:
+        """The inputs that say whether the token probabilities that it shows may stay: Showing, state, model id."""
+        return [self.odds.showing, self.state, self.model]
 
     @property
     def neighbour(self) -> list[gr.components.Component]:
@@ -112,13 +121,15 @@ def draw_panel(
             feedback_options=None,
             elem_classes="chat",
         )
+        odds_view = draw_probabilities_view()
         with gr.Row(elem_classes="actions"):
             stop = gr.Button("Stop", size="sm", min_width=0, elem_classes="stop-panel")
             regenerate = gr.Button("Regenerate", size="sm", min_width=0, elem_classes="regenerate-panel")
             clear = gr.Button("Clear", size="sm", min_width=0, elem_classes="clear-panel")
+            odds = draw_probabilities_button(odds_view)
     return Panel(
         index, column, state, control, model, remove, about, adapter, system, default_system, reset,
-        chat, notice, stop, regenerate, clear, lens, card,
+        chat, notice, stop, regenerate, clear, odds, lens, card,
     )  # fmt: skip
 
 
