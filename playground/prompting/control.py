@@ -113,7 +113,10 @@ class TextEncoder:
 
     def plain_ids(self, text: str) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
         """Ids and offsets of a text alone, without control tokens, whatever it spells."""
-        encoding, offsets = self._guarded().encode(text, (), add_special_tokens=False)
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        offsets = encoding.offsets
+        if self.control.keys() & encoding.ids:
+            encoding, offsets = self._guarded().encode(text, (), add_special_tokens=False)
         return tuple(encoding.ids), tuple(offsets)
 
     def _guarded(self) -> Guard:

@@ -22,9 +22,11 @@ from playground.prompting.prompt import (
     Piece,
     SystemPrompt,
     TemplateUsed,
+    TokenCounts,
     TokenizedText,
     Unsent,
 )
+from playground.prompting.slow import SlowTextEncoder
 from playground.prompting.spans import make_spans
 from playground.prompting.templates import choose_template, render, user_template
 from playground.prompting.typed import Render, UnguardedError, as_plain_text, spelled_out
@@ -46,7 +48,9 @@ class PromptEncoder:
         self.spec = spec
         self.tokenizer = tokenizer
         self.template, self._template_notes = choose_template(spec, tokenizer)
-        self._texts = TextEncoder(tokenizer, add_special_tokens=spec.prompt.add_special_tokens)
+        is_fast = getattr(tokenizer, "backend_tokenizer", None) is not None
+        kind = TextEncoder if is_fast else SlowTextEncoder
+        self._texts = kind(tokenizer, add_special_tokens=spec.prompt.add_special_tokens)
         self._typed = self.template
 
     def encode(
@@ -102,6 +106,10 @@ class PromptEncoder:
     def pieces(self, prompt: EncodedPrompt) -> tuple[Piece, ...]:
         """A prompt's tokens, as few together as make whole characters."""
         return tokens.pieces(prompt.text, prompt.token_ids, prompt.offsets, self.tokenizer, self._texts.control)
+
+    def counts(self, prompt: EncodedPrompt) -> TokenCounts:
+        """What a prompt's text costs, all of it."""
+        return tokens.counts(prompt.text, prompt.token_ids, self.tokenizer)
 
     def names(self, token_ids: Sequence[int]) -> tuple[str, ...]:
         """The vocabulary's own spelling of each token."""
