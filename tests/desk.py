@@ -14,6 +14,7 @@ from playground.ui.adapter_state import PanelAdapter
 from playground.ui.handlers import Handlers
 from playground.ui.lens.handlers import LensHandlers
 from playground.ui.lens.prompting import PromptingValues
+from playground.ui.lens.template_editor import PanelTemplate, TemplateHandlers
 from playground.ui.pace import StreamControl
 from playground.ui.sampling import SamplingValues
 from playground.ui.state import PanelState
@@ -30,7 +31,8 @@ class Desk:
         specs = [spec("a", default_system="I am A."), spec("b"), spec("nosys", system_role=False)]
         self.pool = FakePool(Registry(specs), scripts)
         self.handlers = Handlers(self.pool.registry, self.pool)  # type: ignore[arg-type]
-        self.lens = LensHandlers(self.pool.registry, self.pool)  # type: ignore[arg-type]
+        self.templates = TemplateHandlers(self.pool, True)  # type: ignore[arg-type]
+        self.lens = LensHandlers(self.pool.registry, self.pool, self.templates)  # type: ignore[arg-type]
         self.models = ["a", "b"]
         self.systems = ["", ""]
         self.shown = [True, True]
@@ -39,12 +41,13 @@ class Desk:
         self.notices = ["", ""]
         self.adapters = [PanelAdapter(), PanelAdapter()]
         self.scales = [1.0, 1.0]
+        self.written = [PanelTemplate(), PanelTemplate()]
         self.prompting = PromptingValues("plain", "refuse")
         self.prompt, self.seed, self.hint = "", 0, ""
 
     def question(self, index: int) -> list[Any]:
         request = [self.models[index], self.systems[index], self.adapters[index], self.scales[index]]
-        return [self.states[index], self.controls[index], *request]
+        return [self.states[index], self.controls[index], *request, self.written[index]]
 
     async def send(self, prompt: str, sampling: SamplingValues = SAMPLING) -> None:
         self.prompt = prompt
@@ -60,7 +63,8 @@ class Desk:
         return await self.handlers.regenerate(*sampling, *self.prompting, *self.question(index))
 
     def glance(self, index: int, mode: str = "Prompt", is_open: bool = True, with_ids: bool = False) -> list[Any]:
-        return [is_open, mode, with_ids, self.states[index], self.models[index], self.systems[index]]
+        shown = [is_open, mode, with_ids, self.states[index], self.models[index], self.systems[index]]
+        return [*shown, self.written[index]]
 
     async def look(self, typed: str, **glance: Any) -> str:
         """The first panel's lens, as it is while this is being typed."""

@@ -187,9 +187,8 @@ def wire_templates(own: TemplateHandlers, panels: list[Panel]) -> None:
         place = [lens.mode, panel.model, editor.written]
         gr.on([lens.mode.input, lens.box.expand], partial(own.fill, True), place, editor.text, **NOW)
         panel.model.change(own.fill, [lens.is_open, *place], editor.text, **NOW)
-        editor.text.input(
-            own.edit, [editor.text, panel.model], [editor.written, lens.view], trigger_mode="always_last", **NOW
-        )
+        edited = [editor.text, panel.model, editor.written]  # `input` hears keys alone, `change` what is pasted too
+        editor.text.change(own.edit, edited, [editor.written, lens.view], trigger_mode="always_last", **NOW)
         editor.reset.click(own.reset, panel.model, [editor.text, editor.written, lens.view], **NOW)
 
 

@@ -20,6 +20,7 @@ from playground.types import GenerationRequest, SamplingParams, half_character
 from playground.ui import view
 from playground.ui.adapter_state import PanelAdapter
 from playground.ui.lens.prompting import PromptingValues
+from playground.ui.lens.template_editor import PanelTemplate
 from playground.ui.pace import StreamControl
 from playground.ui.panel import about_model, menu_choices, system_properties
 from playground.ui.sampling import SamplingValues, read_sampling
@@ -43,6 +44,12 @@ class Question(NamedTuple):
     system: str
     adapter: PanelAdapter
     scale: float | None
+    template: PanelTemplate
+
+    @property
+    def template_text(self) -> str | None:
+        """The user's; None for the model's own."""
+        return self.template.options_text(self.model_id)
 
 
 class Wishes(NamedTuple):
@@ -151,11 +158,12 @@ class Handlers:
         return sendable_system(self.registry.get(question.model_id), question.system)
 
     def _check_texts(self, prompt: str, questions: Sequence[Question | None]) -> None:
-        """Raises PromptError if the prompt or a system prompt cannot be sent, nor be sent back to the browser."""
+        """Raises PromptError if the prompt, a system prompt or a template cannot be sent, nor go to the browser."""
         texts = {"Prompt": prompt}
         for number, question in enumerate(questions, 1):
             if question:
                 texts[f"System prompt of panel {number}"] = self._system(question)
+                texts[f"Template of panel {number}"] = question.template_text or ""
         for name, text in texts.items():
             if sentence := half_character(text):
                 raise PromptError(f"{name}: {sentence}.")
@@ -169,7 +177,7 @@ class Handlers:
             model_id=question.model_id,
             adapter=adapter,
             messages=messages,
-            options=prompting.options(),
+            options=prompting.options(question.template_text),
             sampling=sampling,
         )
 

@@ -18,6 +18,7 @@ from playground.ui.handlers import groups, sendable_system
 from playground.ui.lens import lens_view, look
 from playground.ui.lens.look import Mode
 from playground.ui.lens.prompting import PromptingValues
+from playground.ui.lens.template_editor import PanelTemplate, TemplateHandlers
 from playground.ui.state import PanelState
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Glance(NamedTuple):
     state: PanelState
     model_id: str
     system: str
+    template: PanelTemplate
 
 
 class Typing(NamedTuple):
@@ -63,6 +65,7 @@ class Typing(NamedTuple):
 class LensHandlers:
     registry: Registry
     pool: EnginePool
+    templates: TemplateHandlers
 
     async def looks(self, *values: Any) -> list[str]:
         """Inputs: Typing, the Glance of every panel that is asked for. Outputs: the lens of each, empty if closed."""
@@ -87,16 +90,19 @@ class LensHandlers:
         return [False, ""]
 
     async def _look(self, typing: Typing, glance: Glance) -> str:
-        if not glance.is_open or glance.mode == "Template":
+        if not glance.is_open:
             return ""
+        if glance.mode == "Template":
+            return await self.templates.report(glance.model_id, glance.template)
         system = sendable_system(self.registry.get(glance.model_id), glance.system)
-        if sentence := half_character(typing.typed) or half_character(system):
+        template = glance.template.options_text(glance.model_id)
+        if sentence := half_character(typing.typed) or half_character(system) or half_character(template or ""):
             return lens_view.error(f"This cannot be sent: {sentence}.")
         asked = look.subject(
             glance.state,
             glance.model_id,
             system,
-            typing.prompting.options(),
+            typing.prompting.options(template),
             max(1, int(typing.answer_tokens or 1)),
             typing.typed,
         )

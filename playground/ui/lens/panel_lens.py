@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-MODES = ["Prompt", "Tokens", "Template"]
+from playground.ui.lens.template_editor import VIEW, TemplateEditor, draw_editor
+
+MODES = ["Prompt", "Tokens", VIEW]
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class PanelLens:
     is_open: gr.State
     mode: gr.Radio
     with_ids: gr.Checkbox
+    editor: TemplateEditor
     view: gr.HTML
 
 
@@ -37,5 +40,6 @@ def draw_lens(index: int) -> PanelLens:
                 elem_classes="segments",
             )
             with_ids = gr.Checkbox(False, label="Token ids", container=False, min_width=0, elem_classes="with-ids")
+        editor = draw_editor(index)
         view = gr.HTML(elem_classes="lens-view", js_on_load=None, apply_default_css=False)
-    return PanelLens(box, is_open, mode, with_ids, view)
+    return PanelLens(box, is_open, mode, with_ids, editor, view)
