@@ -62,8 +62,10 @@ class Desk:
     async def regenerate(self, index: int, sampling: SamplingValues = SAMPLING) -> list[Any]:
         return await self.handlers.regenerate(*sampling, *self.prompting, *self.question(index))
 
-    def glance(self, index: int, mode: str = "Prompt", is_open: bool = True, with_ids: bool = False) -> list[Any]:
-        shown = [is_open, mode, with_ids, self.states[index], self.models[index], self.systems[index]]
+    def glance(
+        self, index: int, mode: str = "Prompt", is_open: bool = True, with_ids: bool = False, every_turn: bool = False
+    ) -> list[Any]:
+        shown = [is_open, mode, with_ids, every_turn, self.states[index], self.models[index], self.systems[index]]
         return [*shown, self.written[index]]
 
     async def look(self, typed: str, **glance: Any) -> str:

@@ -177,7 +177,8 @@ def wire_lenses(lens: LensHandlers, panels: list[Panel], bar: PromptBar, control
         outputs = [panel.lens.is_open, panel.lens.view]
         panel.lens.box.expand(lens.open, inputs, outputs, **NOW)
         panel.lens.box.collapse(lens.close, None, outputs, **NOW)
-        gr.on([panel.lens.mode.input, panel.lens.with_ids.input], lens.looks, inputs, panel.lens.view, **NOW)
+        switches = [panel.lens.mode.input, panel.lens.with_ids.input, panel.lens.every_turn.input]
+        gr.on(switches, lens.looks, inputs, panel.lens.view, **NOW)
 
 
 def wire_templates(own: TemplateHandlers, panels: list[Panel]) -> None:

@@ -60,9 +60,10 @@ class Panel:
 
     @property
     def glance(self) -> list[gr.components.Component]:
-        """The inputs from which its lens is made: open, mode, with ids, state, model id, system prompt, template."""
+        """The components of `Glance`, from which its lens is made."""
         lens = self.lens
-        return [lens.is_open, lens.mode, lens.with_ids, self.state, self.model, self.system, lens.editor.written]
+        looked_at = [lens.is_open, lens.mode, lens.with_ids, lens.every_turn]
+        return [*looked_at, self.state, self.model, self.system, lens.editor.written]
 
     @property
     def shown_odds(self) -> list[gr.components.Component]:

@@ -42,6 +42,7 @@ class Glance(NamedTuple):
     is_open: bool
     mode: Mode
     with_ids: bool
+    every_turn: bool
     state: PanelState
     model_id: str
     system: str
@@ -108,7 +109,7 @@ class LensHandlers:
         )
         if asked is None:
             return lens_view.empty(NOTHING)
-        return await look.render(self.pool, asked, glance.mode, glance.with_ids)
+        return await look.render(self.pool, asked, glance.mode, glance.with_ids, glance.every_turn)
 
     async def _caution(self, typing: Typing, model_ids: Sequence[str]) -> str:
         if SUSPECTS.isdisjoint(typing.typed) or half_character(typing.typed):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from playground.prompting.prompt import Budget, Piece, TokenCounts
+from playground.prompting.prompt import Budget, TokenCounts
 from playground.types import ControlText, TemplateSource
 from playground.ui.lens import budget_view, prompt_view, token_view
 from playground.ui.lens.parts import NAMES, SYSTEMS, Seen, Stage
@@ -49,11 +49,12 @@ def text_body(seen: Seen, names: Names, with_ids: bool) -> str:
     )
 
 
-def token_body(seen: Seen, pieces: Sequence[Piece], names: Names, whole: TokenCounts, typed: TokenCounts) -> str:
+def token_body(seen: Seen, boxes: str, whole: TokenCounts, typed: TokenCounts) -> str:
+    """`boxes`: as `token_view` has them."""
     now = "This prompt" if seen.stage == "typing" else "The prompt"
     return (
         f"{token_view.counts_line(typed, now)}{token_view.counts_line(whole, 'All of it')}"
-        f'<div class="text" tabindex="0" aria-label="Tokens">{token_view.boxes(seen, pieces, names)}</div>{_key(seen)}'
+        f'<div class="text" tabindex="0" aria-label="Tokens">{boxes}</div>{_key(seen)}'
     )
 
 

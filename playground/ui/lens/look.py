@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from playground.errors import PlaygroundError
 from playground.prompting.budget import budget
 from playground.types import Message, PromptOptions, half_character
-from playground.ui.lens import lens_view
+from playground.ui.lens import lens_view, token_view
 from playground.ui.lens.parts import Seen, Stage
 from playground.ui.state import PanelState
 
@@ -56,14 +56,14 @@ def subject(
     return Subject("typing", model_id, state.messages(system, typed), options, answer_tokens)
 
 
-async def render(pool: EnginePool, asked: Subject, mode: Mode, with_ids: bool) -> str:
-    """HTML of one panel's lens."""
+async def render(pool: EnginePool, asked: Subject, mode: Mode, with_ids: bool, every_turn: bool) -> str:
+    """HTML of one panel's lens. `with_ids` is for the text, `every_turn` for the tokens."""
     for message in asked.messages:
         if sentence := half_character(message.content):
             return lens_view.error(f"This cannot be sent: {sentence}.")
     try:
         encoder = await asyncio.wait_for(pool.encoder(asked.model_id), PATIENCE_S)
-        return await asyncio.to_thread(_draw, encoder, asked, mode, with_ids)
+        return await asyncio.to_thread(_draw, encoder, asked, mode, with_ids, every_turn)
     except TimeoutError:
         return lens_view.empty("The tokenizer is still being loaded. Type on to try again.")
     except PlaygroundError as error:
@@ -73,14 +73,15 @@ async def render(pool: EnginePool, asked: Subject, mode: Mode, with_ids: bool) -
         return lens_view.error("Unexpected error in the preview: the log has the details.")
 
 
-def _draw(encoder: PromptEncoder, asked: Subject, mode: Mode, with_ids: bool) -> str:
+def _draw(encoder: PromptEncoder, asked: Subject, mode: Mode, with_ids: bool, every_turn: bool) -> str:
     prompt = encoder.preview(asked.messages, asked.options, asked.answer_tokens)
     seen = Seen(encoder.spec.name, asked.messages, asked.options, prompt, asked.stage)
     typed = encoder.tokenize(asked.messages[-1].content[:MEASURED]).counts
     shares = budget(prompt, asked.answer_tokens)
     if mode == "Tokens":
-        pieces = encoder.pieces(prompt)
-        body = lens_view.token_body(seen, pieces, encoder.names, encoder.counts(prompt), typed)
+        folded = token_view.folded(seen, shares, every_turn)
+        boxes = token_view.boxes(seen, encoder.pieces(prompt), encoder.names, folded)
+        body = lens_view.token_body(seen, boxes, encoder.counts(prompt), typed)
     else:
         body = lens_view.text_body(seen, encoder.names, with_ids)
     return lens_view.lens(seen, shares, asked.answer_tokens, typed, body)

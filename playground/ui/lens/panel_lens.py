@@ -22,6 +22,7 @@ class PanelLens:
     is_open: gr.State
     mode: gr.Radio
     with_ids: gr.Checkbox
+    every_turn: gr.Checkbox
     editor: TemplateEditor
     view: gr.HTML
 
@@ -40,6 +41,9 @@ def draw_lens(index: int) -> PanelLens:
                 elem_classes="segments",
             )
             with_ids = gr.Checkbox(False, label="Token ids", container=False, min_width=0, elem_classes="with-ids")
+            every_turn = gr.Checkbox(
+                False, label="Tokens of every turn", container=False, min_width=0, elem_classes="every-turn"
+            )
         editor = draw_editor(index)
         view = gr.HTML(elem_classes="lens-view", js_on_load=None, apply_default_css=False)
-    return PanelLens(box, is_open, mode, with_ids, editor, view)
+    return PanelLens(box, is_open, mode, with_ids, every_turn, editor, view)
