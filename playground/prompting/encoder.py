@@ -68,12 +68,14 @@ class PromptEncoder:
             most: tokens of prompt and answer that the engine can hold, where that is less than the context.
 
         Raises:
-            PromptError: no message; a system message where the format has no place for one; a control token in a
-                message that cannot be sent as plain text.
+            PromptError: no message, or nothing in it; a system message where the format has no place for one; a
+                control token in a message that cannot be sent as plain text.
             TemplateError: the template refuses the messages, such as roles that do not alternate.
             ContextFullError: not one token of an answer would fit behind it.
         """
         prompt = self.preview(messages, options, answer_tokens, most)
+        if not prompt.token_ids:
+            raise PromptError("This prompt is empty, and a model cannot continue nothing: type something.")
         require_room(self.spec, prompt)
         return prompt
 
@@ -101,6 +103,7 @@ class PromptEncoder:
             self.names(ids),
             tokens.pieces(text, ids, offsets, self.tokenizer),
             tokens.counts(text, ids, self.tokenizer),
+            tokens.byte_ids(ids, self.tokenizer),
         )
 
     def pieces(self, prompt: EncodedPrompt) -> tuple[Piece, ...]:

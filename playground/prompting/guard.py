@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import secrets
 import string
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 SECRET_LETTERS = 32
@@ -53,19 +53,16 @@ def _secret() -> str:
 
 
 def _offsets_before(
-    offsets: Iterable[tuple[int, int]], pieces: Sequence[str], written: Sequence[tuple[int, int, int]]
+    offsets: Sequence[tuple[int, int]], pieces: Sequence[str], written: Sequence[tuple[int, int, int]]
 ) -> list[tuple[int, int]]:
     """Places in a text before it was respelled: `pieces` are its parts in turn as they were and respelled."""
-    edges = list(accumulate(map(len, pieces), initial=0))
-    before = [0, *(edge for start, end, _ in written for edge in (start, end))]
-
-    def place(there: int) -> int:
-        index = bisect_right(edges, there) - 1
-        if index % 2 and there > edges[index]:
-            return before[index + 1]
-        return before[index] + there - edges[index]
-
-    return [(place(start), place(end)) for start, end in offsets]
+    there = np.array([0, *accumulate(map(len, pieces))])
+    before = np.array([0, *(edge for start, end, _ in written for edge in (start, end))])
+    places = np.array(offsets, np.int64).reshape(-1, 2)
+    piece = np.searchsorted(there, places, "right") - 1
+    inside_secret = (piece % 2 == 1) & (places > there[piece])
+    found = np.where(inside_secret, before[piece + inside_secret], before[piece] + places - there[piece])
+    return [(start, end) for start, end in found.tolist()]
 
 
 def _respell(state: dict[str, Any], secrets_of: Mapping[str, str]) -> None:
