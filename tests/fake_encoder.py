@@ -105,7 +105,8 @@ class FakeEncoder:
         writing.part(text, "user", 0)
         pieces = _pieces(text, writing.ids, writing.offsets)
         counts = _counts(writing.ids, pieces)
-        return TokenizedText(text, tuple(writing.ids), self.names(writing.ids), pieces, counts)
+        parts = frozenset(token for token in writing.ids if FIRST_BYTE <= token < FIRST_CONTROL)
+        return TokenizedText(text, tuple(writing.ids), self.names(writing.ids), pieces, counts, parts)
 
     def counts(self, prompt: EncodedPrompt) -> TokenCounts:
         return _counts(prompt.token_ids, self.pieces(prompt))

@@ -161,10 +161,14 @@ class TokenCounts:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
-    """A text as tokens, without any template or added token. `names`: the vocabulary's own spelling of each token."""
+    """A text as tokens, without any template or added token.
+
+    names: the vocabulary's own spelling of each token. byte_ids: those of them that hold only part of a character.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     names: tuple[str, ...]
     pieces: tuple[Piece, ...]
     counts: TokenCounts
+    byte_ids: frozenset[int] = frozenset()

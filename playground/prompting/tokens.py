@@ -7,15 +7,16 @@ tokens that make whole clusters are one piece. Knows tokenizers, no template and
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Collection, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import regex
 
-from playground.prompting.prompt import Piece, PieceKind, TokenCounts
+from playground.prompting.prompt import Piece, PieceKind, TokenCounts, TokenizedText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,6 +35,15 @@ _BYTES = {
     **{0x100 + place: byte for place, byte in enumerate(sorted(set(range(0x100)) - set(_SHOWN_AS_ITSELF)))},
 }
 """The byte that each letter of a byte-level vocabulary stands for, as GPT-2 chose them."""
+
+
+class TokenLine(NamedTuple):
+    """A line of a text, from its first character to behind its end, with the pieces that begin in it."""
+
+    start: int
+    end: int
+    pieces: tuple[Piece, ...]
+    counts: TokenCounts
 
 
 def pieces(
@@ -73,7 +83,7 @@ def pieces(
 
 def counts(text: str, token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> TokenCounts:
     """How much of a vocabulary a text takes."""
-    partial = _partial_ids(token_ids, tokenizer)
+    partial = byte_ids(token_ids, tokenizer)
     return TokenCounts(len(token_ids), len(_CLUSTER.findall(text)), sum(token in partial for token in token_ids))
 
 
@@ -83,16 +93,35 @@ def names(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> tuple
     return tuple(spelling[token] for token in token_ids)
 
 
-def _spelling(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    ids = list(set(token_ids))
-    return {token: name or "" for token, name in zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True)}
-
-
-def _partial_ids(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def byte_ids(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Those of the tokens that hold only some bytes of a character."""
     is_partial = _is_partial_in_letters if _is_byte_level(tokenizer) else _is_partial_byte
     added = tokenizer.added_tokens_decoder
-    return {id_ for id_, name in _spelling(token_ids, tokenizer).items() if id_ not in added and is_partial(name)}
+    spelling = _spelling(token_ids, tokenizer)
+    return frozenset(token for token, name in spelling.items() if token not in added and is_partial(name))
+
+
+def by_line(tokenized: TokenizedText) -> tuple[TokenLine, ...]:
+    """A text line by line: each has its line break, and the pieces that begin in it. Together they are all of it."""
+    lines = tokenized.text.split("\n")
+    texts = [*(f"{line}\n" for line in lines[:-1]), *filter(None, lines[-1:])]
+    waiting, until, found = deque(tokenized.pieces), 0, []
+    for text in texts:
+        start, until, own = until, until + len(text), []
+        while waiting and waiting[0].start < until:
+            own.append(waiting.popleft())
+        found.append(TokenLine(start, until, tuple(own), _count(tokenized, text, own)))
+    return tuple(found)
+
+
+def _count(tokenized: TokenizedText, text: str, own: Sequence[Piece]) -> TokenCounts:
+    ids = [token for piece in own for token in tokenized.token_ids[piece.first_token : piece.end_token]]
+    return TokenCounts(len(ids), len(_CLUSTER.findall(text)), sum(token in tokenized.byte_ids for token in ids))
+
+
+def _spelling(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    ids = list(set(token_ids))
+    return {token: name or "" for token, name in zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True)}
 
 
 def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -165,7 +194,7 @@ def _kinds(
     text: str, ids: Array, starts: Array, ends: Array, tokenizer: PreTrainedTokenizerBase, is_control: Array
 ) -> Array:
     """0 for each token that is text, 1 for one that holds part of a character, 2 for a control token."""
-    kinds = np.isin(ids, list(_partial_ids(ids.tolist(), tokenizer))).astype(np.int8)
+    kinds = np.isin(ids, list(byte_ids(ids.tolist(), tokenizer))).astype(np.int8)
     kinds[is_control] = 2
     if (unknown := tokenizer.unk_token_id) is not None:
         for index in np.flatnonzero(

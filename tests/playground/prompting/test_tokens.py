@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from model_registry.registry import Registry
 from playground.engines.checkpoints.tokenizers import load_encoder
-from playground.prompting.prompt import Piece, TokenCounts
-from playground.prompting.tokens import counts, names, pieces
+from playground.prompting.prompt import Piece, TokenCounts, TokenizedText
+from playground.prompting.tokens import TokenLine, by_line, byte_ids, counts, names, pieces
 
 FAMILY = "👨‍👩‍👧‍👦"
 
@@ -209,3 +209,34 @@ def test_names_are_the_vocabularys_own() -> None:
     assert names([*ids, 99_999], tokenizer)[0] == "</s>"
     assert names([*ids, 99_999], tokenizer)[-4:] == ("<0xEB>", "<0xB7>", "<0x81>", "")
     assert names([], tokenizer) == ()
+
+
+def tokenized(name: str, text: str) -> TokenizedText:
+    tokenizer = TOKENIZERS[name]
+    ids, _, found = cut(name, text)
+    total = counts(text, ids, tokenizer)
+    return TokenizedText(text, tuple(ids), names(ids, tokenizer), found, total, byte_ids(ids, tokenizer))
+
+
+@any_tokenizer
+@patient
+@given(text=st.one_of(texts(), st.text(st.sampled_from("a\n\r ▁क्뷁"), max_size=20)))
+@example(text="\n\n")
+@example(text="a\r\nb\n")
+def test_lines_are_all_of_the_text_and_its_counts_together(name: str, text: str) -> None:
+    whole = tokenized(name, text)
+    lines = by_line(whole)
+    assert "".join(text[line.start : line.end] for line in lines) == text
+    assert all(text[line.start : line.end].count("\n") <= 1 for line in lines)
+    if text:
+        assert tuple(piece for line in lines for piece in line.pieces) == whole.pieces[: total_pieces(lines)]
+        left = whole.pieces[total_pieces(lines) :]
+        assert all(piece.start == len(text) for piece in left)
+        missed = sum(piece.end_token - piece.first_token for piece in left)
+        assert sum(line.counts.tokens for line in lines) == whole.counts.tokens - missed
+        assert sum(line.counts.characters for line in lines) == whole.counts.characters
+        assert sum(line.counts.byte_tokens for line in lines) == whole.counts.byte_tokens
+
+
+def total_pieces(lines: Sequence[TokenLine]) -> int:
+    return sum(len(line.pieces) for line in lines)
