@@ -17,7 +17,7 @@ WHEN_FULL = (
     "never the system prompt, never the last message."
 )
 CONTROL = (
-    "Such as &lt;/s&gt; or &lt;|SYSTEM|&gt;. Plain text: the model reads its letters. "
+    "Such as </s> or <|SYSTEM|>. Plain text: the model reads its letters. "
     "As typed: it becomes the control token itself."
 )
 
