@@ -20,13 +20,22 @@ from playground.ui import view
 from playground.ui.adapters import AdapterHandlers
 from playground.ui.api.endpoints import wire_api
 from playground.ui.devices import DeviceHandlers, draw_devices
-from playground.ui.events import Controls, wire, wire_about, wire_adapters, wire_devices, wire_templates
+from playground.ui.events import (
+    Controls,
+    wire,
+    wire_about,
+    wire_adapters,
+    wire_devices,
+    wire_side_by_side,
+    wire_templates,
+)
 from playground.ui.examples import read_examples
 from playground.ui.handlers import Handlers
 from playground.ui.lens.about import AboutHandlers
 from playground.ui.lens.handlers import LensHandlers
 from playground.ui.lens.probabilities import ProbabilityHandlers
 from playground.ui.lens.prompting import draw_prompting
+from playground.ui.lens.side_by_side import SideBySideHandlers, draw_side_by_side
 from playground.ui.lens.template_editor import TemplateHandlers
 from playground.ui.panel import Choices, Panel, draw_panel, menu_choices
 from playground.ui.prompt_bar import draw_prompt_bar
@@ -70,7 +79,8 @@ def build(registry: Registry, pool: EnginePool, models: Sequence[str], edit_temp
         if any(spec.is_stand_in for spec in specs):
             gr.HTML(stand_in_banner(registry, specs), elem_id="banner")
         with gr.Row(elem_id="drawers"):
-            sampling, prompting, devices = draw_sampling(), draw_prompting(), draw_devices()
+            sampling, prompting = draw_sampling(), draw_prompting()
+            side_by_side, devices = draw_side_by_side(), draw_devices()
         shown = gr.State([index < len(specs) for index in range(MAX_PANELS)])
         with gr.Row(elem_id="panels"):
             panels = [_draw_slot(index, specs, pool, choices) for index in range(MAX_PANELS)]
@@ -81,6 +91,7 @@ def build(registry: Registry, pool: EnginePool, models: Sequence[str], edit_temp
         odds = ProbabilityHandlers(pool)
         wire(handlers, lens, odds, panels, bar, Controls(sampling, prompting), shown, page)
         wire_templates(templates, panels)
+        wire_side_by_side(SideBySideHandlers(registry, pool), side_by_side, panels, bar, shown)
         wire_adapters(AdapterHandlers(registry, pool), panels, bar, shown)
         wire_devices(devices, DeviceHandlers(registry, pool), handlers, panels)
         wire_about(AboutHandlers(registry), panels)

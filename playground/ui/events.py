@@ -21,6 +21,8 @@ from playground.ui.lens.about import AboutHandlers
 from playground.ui.lens.handlers import LensHandlers
 from playground.ui.lens.probabilities import ProbabilityHandlers
 from playground.ui.lens.prompting import PromptingControls
+from playground.ui.lens.side_by_side import FOLLOW as FOLLOW_SIDE_BY_SIDE
+from playground.ui.lens.side_by_side import SideBySide, SideBySideHandlers
 from playground.ui.lens.template_editor import TemplateHandlers
 from playground.ui.panel import Panel
 from playground.ui.prompt_bar import PromptBar
@@ -191,6 +193,24 @@ def wire_templates(own: TemplateHandlers, panels: list[Panel]) -> None:
         edited = [editor.text, panel.model, editor.written]  # `input` hears keys alone, `change` what is pasted too
         editor.text.change(own.edit, edited, [editor.written, lens.view], trigger_mode="always_last", **NOW)
         editor.reset.click(own.reset, panel.model, [editor.text, editor.written, lens.view], **NOW)
+
+
+def wire_side_by_side(
+    own: SideBySideHandlers, drawer: SideBySide, panels: list[Panel], bar: PromptBar, shown: gr.State
+) -> None:
+    """It follows the typing through `laid`, which rests while the drawer is closed: then nothing is sent at all."""
+    place = [shown, bar.prompt, *(part for panel in panels for part in (panel.state, panel.model))]
+    drawer.box.expand(own.open, place, [drawer.is_open, drawer.view], **NOW)
+    drawer.box.collapse(own.close, None, [drawer.is_open, drawer.view], **NOW)
+    bar.prompt.change(**HERE, inputs=[bar.prompt, drawer.laid], outputs=drawer.laid, js=FOLLOW_SIDE_BY_SIDE)
+    gr.on(
+        [drawer.laid.change, shown.change, *(panel.model.change for panel in panels)],
+        own.follow,
+        [drawer.is_open, *place],
+        drawer.view,
+        trigger_mode="always_last",
+        **NOW,
+    )
 
 
 def wire_layout(handlers: Handlers, panels: list[Panel], bar: PromptBar, shown: gr.State) -> None:

@@ -38,7 +38,7 @@ def boxes(seen: Seen, pieces: Sequence[Piece], names: Names, folded: Collection[
     groups = [(span, list(group)) for span, group in groupby(_owned(seen, pieces), key=itemgetter(0))]
     shown = [piece for span, group in groups if span.message not in folded for _, piece in group]
     ids = sorted({token for piece in shown for token in _ids(seen, piece)})
-    spelled = "\n".join(f"{token} {_one_line(name)}" for token, name in zip(ids, names(ids), strict=True))
+    spelled = "\n".join(f"{token} {one_line(name)}" for token, name in zip(ids, names(ids), strict=True))
     return f'<div class="boxes" data-names="{verbatim(spelled)}">{"".join(_lines(seen, groups, names, folded))}</div>'
 
 
@@ -98,7 +98,7 @@ def visible(text: str) -> str:
     return text.translate(VISIBLE)
 
 
-def _one_line(name: str) -> str:
+def one_line(name: str) -> str:
     return name.replace("\\", "\\\\").replace("\n", "\\n")
 
 
