@@ -105,17 +105,23 @@ _Marks = Mapping[int, _Marked]
 def trace(render: Render, messages: Sequence[Message], template: str) -> Rendered:
     """The messages rendered, with the origins of each part; `template` is the text of what `render` renders.
 
-    Renders two to five times. Raises what `render` raises for the messages as they are.
+    Renders twice, and up to eight times where it must. Raises what `render` raises for the messages as they are.
     """
     text = render(messages)
-    marks = _mark(messages, template + text)
-    parts = _parts(render, messages, text, marks)
-    worded = {index: each for index, each in marks.items() if each.words}
-    if parts is None and len(worded) < len(marks):  # marks alone may look like words to a template
-        parts = _parts(render, messages, text, worded)
-    if parts is None:
-        return Rendered(text, (Part(0, len(text)),) if text else (), False)
-    return Rendered(text, tuple(_cover(parts, len(text))), True)
+    for marks in _markings(_mark(messages, template + text)):
+        parts = _parts(render, messages, text, marks)
+        if parts is not None:
+            return Rendered(text, tuple(_cover(parts, len(text))), True)
+    return Rendered(text, (Part(0, len(text)),) if text else (), False)
+
+
+def _markings(marks: _Marks) -> Iterator[_Marks]:
+    """Where to try marks, until a template is not disturbed: around words; where there are any; around all."""
+    yield marks
+    if any(not each.words for each in marks.values()):
+        yield {index: each for index, each in marks.items() if each.words}
+    if any(each.before or each.behind for each in marks.values()):
+        yield {index: replace(each, start=0, end=len(each.message.content)) for index, each in marks.items()}
 
 
 def _mark(messages: Sequence[Message], taken: str) -> dict[int, _Marked]:

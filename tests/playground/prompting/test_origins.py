@@ -150,6 +150,19 @@ def test_words_that_look_like_the_templates_are_told_apart() -> None:
     ]
 
 
+def test_a_template_may_look_for_what_ends_in_white_space() -> None:
+    template = (
+        "{% for m in messages %}{{ 'with context: ' if '# context:\\n' in m.content }}{{ m.content }};{% endfor %}"
+    )
+    assert parts_of(traced(template, say("# context:\n", " a"))) == [
+        (None, "with context: "),
+        (0, "# context:\n"),
+        (None, ";"),
+        (1, " a"),
+        (None, ";"),
+    ]
+
+
 def test_a_template_may_write_a_message_twice() -> None:
     assert parts_of(traced(REPEATS, say("x"))) == [(0, "x"), (None, " (again: "), (0, "x"), (None, ")")]
 
