@@ -159,8 +159,9 @@ def list_slowly():
     time.sleep(2)
 
 if __name__ == "__main__":
-    from playground.engines.processes.child_process import in_child
-    in_child(list_slowly)
+    from playground.engines.processes import child_process
+    child_process.preloaded = lambda: []  # who ends with whom does not hang on what they have imported
+    child_process.in_child(list_slowly)
 """
 
 
