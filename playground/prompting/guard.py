@@ -27,7 +27,7 @@ class Guard:
 
     def __init__(self, backend: Tokenizer, control: Mapping[int, str]) -> None:
         """`control` spells each control token, by its id. Raises ValueError where the tokenizer knows no other."""
-        self._spelling = {token_id: _secret() for token_id in control}
+        self._spelling = {token_id: _secret(spelling) for token_id, spelling in control.items()}
         state = json.loads(backend.to_str())
         _respell(state, {spelling: self._spelling[token_id] for token_id, spelling in control.items()})
         self._backend = Tokenizer.from_str(json.dumps(state))
@@ -47,9 +47,10 @@ class Guard:
         return encoding, _offsets_before(encoding.offsets, pieces, written)
 
 
-def _secret() -> str:
-    """Lower-case Latin letters, which every normaliser leaves as they are."""
-    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(SECRET_LETTERS))
+def _secret(spelling: str) -> str:
+    """Lower-case Latin letters, which every normaliser leaves as they are, in the edges that neighbours look at."""
+    letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(SECRET_LETTERS))
+    return f"{spelling[0]}{letters}{spelling[-1]}"
 
 
 def _offsets_before(

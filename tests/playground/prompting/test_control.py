@@ -75,6 +75,12 @@ def test_only_the_control_tokens_that_are_meant_are_some(
     assert all(0 <= start <= end <= len(text) for start, end in guarded.offsets)
 
 
+def test_a_control_token_that_must_be_a_word_by_itself_may_stand_beside_another(encoder: TextEncoder) -> None:
+    for text in ("[/INST]word", "word[/INST]", "</s>word</s>"):
+        ordinary = encoder.encode(text)
+        assert encoder.encode_guarded(text, list(ordinary.controls.values())) == ordinary
+
+
 def test_a_plain_text_has_no_control_token(encoder: TextEncoder) -> None:
     for text in ("nothing to see", f"x {''.join(SPELLINGS)} y"):
         ids, offsets = encoder.plain_ids(text)
