@@ -94,7 +94,7 @@ def render(tokenizer: PreTrainedTokenizerBase, template: TemplateUsed, messages:
 
     Raises:
         TemplateError: the template refuses the messages; or it is a user's, and fails (the line is named), takes longer
-            than DEADLINE_S or writes more than MAX_RESULT_BYTES.
+            than DEADLINE_S, writes nothing or more than MAX_RESULT_BYTES.
     """
     dicts = [message.model_dump() for message in messages]
 
@@ -122,6 +122,8 @@ def _render_users(write: Callable[[], str]) -> str:
         raise TemplateError(f"Your template takes longer than {DEADLINE_S:g} seconds{_line(error)}.") from error
     except Exception as error:
         raise TemplateError(f"Your template fails{_line(error)}: {_reason(error)}.") from error
+    if not text:
+        raise TemplateError("Your template writes nothing for these messages, and a model cannot answer that.")
     if HALF_CHARACTER.search(text):
         raise TemplateError(f"Your template writes something that is no text: {half_character(text)}.")
     size = len(text.encode())

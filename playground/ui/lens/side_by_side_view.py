@@ -54,9 +54,10 @@ def verdict(known: Sequence[tuple[str, TokenizedText]]) -> str:
     least, most = ranked[0][0], ranked[-1][0]
     if least == most:
         return f"All need the same: {_tokens(least)}."
-    first = " and ".join(name for count, name in ranked if count == least)
+    first = [name for count, name in ranked if count == least]
     others = "; ".join(_needs(name, count, least) for count, name in ranked if count > least)
-    return f"{first} needs the fewest tokens, {least:,}; {others}."
+    verb = "needs" if len(first) == 1 else "need"
+    return f"{' and '.join(first)} {verb} the fewest tokens, {least:,}; {others}."
 
 
 def _needs(name: str, count: int, least: int) -> str:

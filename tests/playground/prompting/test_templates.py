@@ -104,10 +104,9 @@ def test_a_fault_has_its_place(text: str, line: int, column: int | None, says: s
 @pytest.mark.parametrize(
     "text",
     [
-        "",
         "plain",
         "{% generation %}x{% endgeneration %}",
-        "{% for m in x %}{% break %}{% endfor %}",
+        "x{% for m in x %}{% break %}{% endfor %}",
         "{{ messages | tojson }}",
     ],
 )
@@ -172,6 +171,13 @@ def test_the_tracing_of_a_debugger_goes_on(tokenizer: PreTrainedTokenizerFast) -
 def test_a_result_out_of_all_proportion_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(TemplateError, match=r"writes 6 MB; 4 MB is the limit"):
         write(tokenizer, "{{ '가' * 2000000 }}")
+
+
+@pytest.mark.parametrize("text", ["", "{# all of it #}"])
+def test_writing_nothing_is_refused(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+    assert check_template(text) is None
+    with pytest.raises(TemplateError, match="writes nothing"):
+        write(tokenizer, text)
 
 
 def test_half_a_character_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
