@@ -1,6 +1,6 @@
 """Every event of the app, wired in one place: which component triggers which handler, with what, to where.
 
-Read it top to bottom as the list of what the page can do. Knows the components and the handlers, decides nothing.
+Read it top to bottom, and `lens.events`, as the list of what the page can do. Knows the components and the handlers, decides nothing.
 Called by `build` once everything is drawn.
 """
 
@@ -16,8 +16,10 @@ import gradio as gr
 from playground.ui.adapters import AdapterHandlers
 from playground.ui.comparing import Comparing, candidates
 from playground.ui.devices import DeviceHandlers, DevicesView
+from playground.ui.event_kinds import HERE, NOW, STREAMS_PER_PANEL
 from playground.ui.handlers import Handlers
 from playground.ui.lens.about import AboutHandlers
+from playground.ui.lens.events import wire_probabilities
 from playground.ui.lens.handlers import LensHandlers
 from playground.ui.lens.probabilities import ProbabilityHandlers
 from playground.ui.lens.prompting import PromptingControls
@@ -28,16 +30,6 @@ from playground.ui.panel import Panel
 from playground.ui.prompt_bar import PromptBar
 from playground.ui.sampling import SamplingControls
 from playground.ui.streaming import stream_panel
-
-STREAMS_PER_PANEL = 64
-"""Sessions that may stream into the same panel slot at once; beyond, they queue. Engines have their own limits."""
-
-NOW: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""For events that answer at once and never stand behind an answer that is being generated."""
-
-HERE: dict[str, Any] = {"fn": None, "show_progress": "hidden", "api_visibility": "private"}
-"""For events that the browser handles alone."""
-
 
 FOLLOW = "(prompt, typed) => /[<[{|]/.test(prompt) || document.querySelector('.preview, .caution') ? prompt : typed"
 """What `typed` follows: `SUSPECTS` of the lens' handlers, and whatever is typed while a lens is open."""
@@ -265,26 +257,6 @@ def wire_devices(devices: DevicesView, own: DeviceHandlers, handlers: Handlers, 
     devices.clock.tick(own.picture, None, devices.picture, **NOW)
     pressed = devices.picture.click(own.act, None, [devices.picture, devices.message], trigger_mode="multiple", **NOW)
     pressed.then(handlers.refresh_menus, *menus(panels), **NOW)
-
-
-def wire_probabilities(own: ProbabilityHandlers, panels: list[Panel], bar: PromptBar) -> None:
-    """An answer is scored in an event of its own, which may last as long as an answer; a second press gives it up."""
-    for panel in panels:
-        odds = panel.odds
-        odds.button.click(
-            own.press,
-            [odds.showing, panel.state],
-            odds.view,
-            concurrency_id=f"probabilities-{panel.index}",
-            concurrency_limit=STREAMS_PER_PANEL,
-            trigger_mode="multiple",
-            show_progress="hidden",
-            api_visibility="private",
-        )
-        panel.model.change(own.follow, panel.shown_odds, [odds.view, odds.button], **NOW)
-        gr.on([panel.clear.click, panel.remove.click], own.close, odds.showing, [odds.view, odds.button], **NOW)
-    everything = [part for panel in panels for part in (panel.odds.view, panel.odds.button)]
-    bar.clear_all.click(own.close, [panel.odds.showing for panel in panels], everything, **NOW)
 
 
 def wire_about(own: AboutHandlers, panels: list[Panel]) -> None:
