@@ -92,7 +92,7 @@ def _facts(seen: Seen) -> str:
     return (
         f'<div class="facts"><span class="title">{TITLES[seen.stage]}</span>'
         f'<span class="source">Template: {SOURCES[template.source]} '
-        f'<code title="SHA-256 {template.fingerprint}">{template.fingerprint[:8]}</code></span>'
+        f'<span class="print" title="SHA-256 {template.fingerprint}">{template.fingerprint[:8]}</span></span>'
         f"{f'<span>System prompt: {system}</span>' if system else ''}</div>"
     )
 

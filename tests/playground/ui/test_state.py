@@ -95,3 +95,15 @@ def test_the_verbs_leave_the_old_value_alone() -> None:
     assert state.turns[0].answer == ""
     assert state.is_busy
     assert state.clear() == PanelState()
+
+
+def test_the_turns_that_the_last_prompt_left_out_are_told_by_its_usage() -> None:
+    state = answered(answered(ask(PanelState(), "none").fail("Gone."), "one", "1"), "two", "2")
+    assert state.unsent == frozenset()
+    state = ask(state, "three").fold(GenerationChunk("3", "stop", Usage(9, 1, 2)))
+    assert state.unsent == {1}, "the oldest that was ever sent"
+    assert ask(state, "four").unsent == {1}, "until the next one tells"
+    assert ask(state, "four").fold(GenerationChunk("4", "stop", Usage(9, 1, 4))).unsent == {1, 2}
+    assert ask(state, "four").fold(GenerationChunk("4", "stop", Usage(9, 1))).unsent == frozenset()
+    again = ask(state.without_last(), "three").fold(GenerationChunk("x", "stop", Usage(9, 1, 4)))
+    assert again.unsent == {1, 2}
