@@ -1,6 +1,7 @@
 """Every event of the app, wired in one place: which component triggers which handler, with what, to where.
 
-Read it top to bottom, and `lens.events`, as the list of what the page can do. Knows the components and the handlers, decides nothing.
+Read it top to bottom, and `lens.events`, as the list of what the page can do. Knows the components and the handlers,
+decides nothing.
 Called by `build` once everything is drawn.
 """
 
