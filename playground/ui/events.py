@@ -36,6 +36,10 @@ FOLLOW = "(prompt, typed) => /[<[{|]/.test(prompt) || document.querySelector('.p
 """What `typed` follows: `SUSPECTS` of the lens' handlers, and whatever is typed while a lens is open."""
 
 
+CATCH_UP = "prompt => prompt"
+"""What was typed while a view was being opened."""
+
+
 @dataclass(frozen=True)
 class Controls:
     """The drawers whose values go into every request."""
@@ -170,7 +174,8 @@ def wire_lenses(lens: LensHandlers, panels: list[Panel], bar: PromptBar, control
     for panel in panels:
         inputs = [*controls.typing(bar), *panel.glance]
         outputs = [panel.lens.is_open, panel.lens.view]
-        panel.lens.box.expand(lens.open, inputs, outputs, **NOW)
+        opened = panel.lens.box.expand(lens.open, inputs, outputs, **NOW)
+        opened.then(**HERE, inputs=bar.prompt, outputs=bar.typed, js=CATCH_UP)
         panel.lens.box.collapse(lens.close, None, outputs, **NOW)
         switches = [panel.lens.mode.input, panel.lens.with_ids.input, panel.lens.every_turn.input]
         gr.on(switches, lens.looks, inputs, panel.lens.view, **NOW)
@@ -193,7 +198,8 @@ def wire_side_by_side(
 ) -> None:
     """It follows the typing through `laid`, which rests while the drawer is closed: then nothing is sent at all."""
     place = [shown, bar.prompt, *(part for panel in panels for part in (panel.state, panel.model))]
-    drawer.box.expand(own.open, place, [drawer.is_open, drawer.view], **NOW)
+    opened = drawer.box.expand(own.open, place, [drawer.is_open, drawer.view], **NOW)
+    opened.then(**HERE, inputs=bar.prompt, outputs=drawer.laid, js=CATCH_UP)
     drawer.box.collapse(own.close, None, [drawer.is_open, drawer.view], **NOW)
     bar.prompt.change(**HERE, inputs=[bar.prompt, drawer.laid], outputs=drawer.laid, js=FOLLOW_SIDE_BY_SIDE)
     gr.on(
