@@ -162,8 +162,8 @@ class GenerationChunk:
 
     Only the last chunk has a `finish_reason`. The deltas of all chunks, joined, are the answer.
 
-    token_ids: of the last chunk: all tokens of the answer as the model wrote them, an end token and what a stop string
-        cut off included. Empty where the engine cannot tell.
+    token_ids: the tokens that came since the chunk before, as the model wrote them: an end token, what a stop string
+        cut off, and those whose text is still to come are among them. Empty where the engine cannot tell.
     """
 
     delta: str
@@ -187,7 +187,7 @@ class TokenScore:
     """A token of an answer, the model's own probability for it at that place, and the likeliest there.
 
     Probabilities are the softmax of the plain logits: before penalty, temperature and filters.
-    text: what the vocabulary says of it; several tokens may make one character, so the parts of an answer are
+    text: its own text, or the vocabulary's spelling where it is only part of a character; the parts of an answer are
         `ScoredPiece.text`.
     likeliest: the five most probable tokens there, the best first; the one that came may be among them.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,6 +139,11 @@ def ask(question: str = "안녕", request_id: str | None = None, **sampling: Any
         sampling=SamplingParams(**values),
         **ids,
     )
+
+
+def tokens_in(chunks: Sequence[GenerationChunk]) -> tuple[int, ...]:
+    """All that the model wrote."""
+    return tuple(token for chunk in chunks for token in chunk.token_ids)
 
 
 async def chunks_of(engine: InProcessEngine, request: GenerationRequest) -> list[GenerationChunk]:

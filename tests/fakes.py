@@ -140,7 +140,11 @@ class FakePool:
         for number, piece in enumerate(script.pieces, 1):
             await asyncio.sleep(script.pause_s)
             yield GenerationChunk(
-                piece, None, replace(usage, completion_tokens=number), Timings(0.0, 0.1, 0.01 * number)
+                piece,
+                None,
+                replace(usage, completion_tokens=number),
+                Timings(0.0, 0.1, 0.01 * number),
+                (number - 1,) if script.knows_tokens else (),
             )
         if script.loading and script.hangs and not script.pieces:
             await self._until_cancelled(model_id)
@@ -151,8 +155,7 @@ class FakePool:
         if script.finish_reason:
             count = len(script.pieces)
             said = replace(usage, completion_tokens=count)
-            ids = tuple(range(count)) if script.knows_tokens else ()
-            yield GenerationChunk("", script.finish_reason, said, Timings(0.0, 0.1, 0.01 * max(count, 1)), ids)
+            yield GenerationChunk("", script.finish_reason, said, Timings(0.0, 0.1, 0.01 * max(count, 1)))
 
     async def _until_cancelled(self, model_id: str) -> None:
         already = self.cancelled.count(model_id)

@@ -42,7 +42,7 @@ class Engine(Protocol):
 
         Args:
             request: what was answered.
-            token_ids: the answer, as its last chunk has it.
+            token_ids: the answer, as its chunks have it.
 
         Returns:
             All tokens in pieces that can be read. Their texts joined are the answer's text, with the end token's

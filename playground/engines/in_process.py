@@ -153,13 +153,14 @@ class InProcessEngine:
                 await asyncio.to_thread(self._loop.revive)
             sampling = RowSampling.of(request.sampling, slot)
             ticket = self._loop.submit(inbox, prompt.token_ids, max_new_tokens, sampling)
+            told = 0
             try:
                 while answer.finish_reason is None:
                     delta = await _next_delta(inbox, answer)
                     if delta or answer.finish_reason:
                         usage = Usage(len(prompt.token_ids), len(answer.token_ids), len(prompt.dropped))
-                        said = tuple(answer.token_ids) if answer.finish_reason else ()
-                        yield GenerationChunk(delta, answer.finish_reason, usage, inbox.timings, said)
+                        fresh, told = tuple(answer.token_ids[told:]), len(answer.token_ids)
+                        yield GenerationChunk(delta, answer.finish_reason, usage, inbox.timings, fresh)
             finally:
                 self._loop.cancel(ticket)
 

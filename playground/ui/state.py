@@ -14,7 +14,7 @@ from playground.types import FinishReason, GenerationChunk, GenerationRequest, M
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One prompt and its answer. `request` is what the model was given; `error` is a sentence, empty if none;
-    `token_ids` are the answer's, where it came to its end and the engine can tell.
+    `token_ids` are the answer's, where the engine can tell.
 
     The turn is open, that is being answered, until it has a finish reason.
     """
@@ -42,7 +42,7 @@ class Turn:
             usage=chunk.usage or self.usage,
             timings=chunk.timings or self.timings,
             finish_reason=chunk.finish_reason,
-            token_ids=chunk.token_ids,
+            token_ids=self.token_ids + chunk.token_ids,
         )
 
 

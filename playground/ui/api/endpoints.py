@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -150,10 +150,13 @@ class Api:
                 sampling=read_sampling_json(sampling),
             )
             text = ""
+            tokens: list[int] = []
             async with aclosing(self.pool.stream(request)) as events:
                 async for event in events:
-                    text += "" if isinstance(event, LoadProgress) else event.delta
-                    yield _step(event, text, request)
+                    if not isinstance(event, LoadProgress):
+                        text += event.delta
+                        tokens += event.token_ids
+                    yield _step(event, text, tokens, request)
 
     async def _adapter(self, spec: ModelSpec, adapter: Any) -> CheckedAdapter | None:
         """None where none is named. Raises PlaygroundError."""
@@ -183,13 +186,14 @@ class Api:
         }
 
 
-def _step(event: Any, text: str, request: GenerationRequest) -> dict[str, Any]:
+def _step(event: Any, text: str, token_ids: Sequence[int], request: GenerationRequest) -> dict[str, Any]:
     """One update; every key is in every update, so that a client needs no second look."""
     asked = {"seed": request.sampling.seed, "adapter": _named(request.adapter)}
     if isinstance(event, LoadProgress):
         nothing: dict[str, Any] = {"finish_reason": None, "usage": None, "timings": None, "token_ids": []}
         return {"delta": "", "text": text, **nothing, **asked, "loading": asdict(event)}
-    return plain({**asdict(event), "text": text, **asked, "loading": None})
+    told = {"text": text, "token_ids": token_ids if event.finish_reason else []}
+    return plain({**asdict(event), **told, **asked, "loading": None})
 
 
 def _named(adapter: AdapterUse | None) -> dict[str, Any] | None:

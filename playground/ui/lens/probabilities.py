@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 NOT_YET = "There is no finished answer in this panel yet: send a prompt first."
 NOT_KNOWN = (
-    "The tokens of this answer are not known, because it was stopped or its engine does not tell them: press "
-    "Regenerate, and let the answer come to its end."
+    "The tokens of this answer are not known: it ended before the first, or its engine does not tell them. Press "
+    "Regenerate to have another."
 )
 UNEXPECTED = "Unexpected error while reading the answer: the log has the details."
 

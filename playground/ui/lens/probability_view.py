@@ -22,14 +22,14 @@ WHAT = (
     "The model's own probability of each token at its place: before temperature, repetition penalty and filters. "
     "Press a part of the answer to see what else could have come there."
 )
-BEHIND_A_STOP = "What a stop string cut off is shown too."
+BEHIND_ITS_END = "What was cut off or held back when it ended is shown too."
 WAITING = "Reading the prompt and the answer once more …"
 
 
 def odds(turn: Turn, pieces: Sequence[ScoredPiece]) -> str:
     """The answer of a turn, coloured."""
     shown = "".join(piece.text for piece in pieces if not piece.is_control)
-    more = f" {BEHIND_A_STOP}" if shown != turn.answer and shown.startswith(turn.answer) else ""
+    more = f" {BEHIND_ITS_END}" if shown != turn.answer and shown.startswith(turn.answer) else ""
     parts = "".join(_part(piece, number) for number, piece in enumerate(pieces))
     return (
         f'<div class="odds"><div class="odds-facts">{_facts(turn, pieces)}</div><p>{WHAT}{more}</p>'

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from adapted_room import attach, checked, using
+from engine_room import tokens_in
 from process_room import ask, chunks_of, load_scripted, on_the_cpu, process_of, started, tiny_spec, until
 
 from model_registry.registry import Registry
@@ -59,7 +60,7 @@ def plain_probabilities(spec: ModelSpec, request: Any, token_ids: tuple[int, ...
 async def test_the_stand_ins_tell_what_a_plain_forward_pass_says(spec: ModelSpec, engine: ProcessEngine) -> None:
     request = ask(QUESTIONS[spec.id], max_new_tokens=60)
     chunks = await chunks_of(engine, request)
-    token_ids = chunks[-1].token_ids
+    token_ids = tokens_in(chunks)
     pieces = await engine.score(request, token_ids)
     scores = [score for piece in pieces for score in piece.tokens]
     assert [score.token_id for score in scores] == [*token_ids]
@@ -74,11 +75,11 @@ async def test_the_stand_ins_tell_what_a_plain_forward_pass_says(spec: ModelSpec
 
 async def test_while_it_answers(spec: ModelSpec, engine: ProcessEngine) -> None:
     request = ask(QUESTIONS[spec.id], temperature=1, max_new_tokens=120)
-    alone = (await chunks_of(engine, request))[-1].token_ids
+    alone = tokens_in(await chunks_of(engine, request))
     pieces = await engine.score(request, alone)
     running = asyncio.create_task(chunks_of(engine, request))
     assert await asyncio.gather(*(engine.score(request, alone) for _ in range(3))) == [pieces] * 3
-    assert (await running)[-1].token_ids == alone
+    assert tokens_in(await running) == alone
 
 
 @pytest.mark.filterwarnings(PEFTS_OWN)
@@ -88,7 +89,7 @@ async def test_an_adapters_engine_tells_its_own(spec: ModelSpec, engine: Process
     adapter: CheckedAdapter = checked(ADAPTERS / f"{name}-formal", base_layers(spec, spec.weights.path), spec.id)
     view = await attach(engine, adapter)
     request = using(ask(QUESTIONS[spec.id], max_new_tokens=40), adapter)
-    token_ids = (await chunks_of(view, request))[-1].token_ids
+    token_ids = tokens_in(await chunks_of(view, request))
     pieces = await view.score(request, token_ids)
     assert all(score.likeliest[0].token_id == score.token_id for piece in pieces for score in piece.tokens)
     plain = await engine.score(request.model_copy(update={"adapter": None}), token_ids)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from engine_room import (
     tiny_krutrim,
     tiny_llama,
     tokenizer_of,
+    tokens_in,
     until,
 )
 from shared_weights import with_peft
@@ -71,7 +73,7 @@ async def llama(kind: Kind) -> AsyncIterator[House]:
 
 
 async def tokens_of(engine: Any, request: GenerationRequest) -> tuple[int, ...]:
-    return (await chunks_of(engine, request))[-1].token_ids
+    return tokens_in(await chunks_of(engine, request))
 
 
 def scores(pieces: Sequence[ScoredPiece]) -> list[TokenScore]:
@@ -114,9 +116,10 @@ async def test_the_prompt_is_the_answers_own(llama: House) -> None:
     options = PromptOptions(template="Q: {{ messages[-1].content }} A:")
     request = ask("x", temperature=1.0).model_copy(update={"options": options})
     chunks = await chunks_of(llama.engine, request)
-    token_ids = chunks[-1].token_ids
+    token_ids = tokens_in(chunks)
     assert len(token_ids) == chunks[-1].usage.completion_tokens == 24
-    assert all(chunk.token_ids == () for chunk in chunks[:-1])
+    counts = [0, *(chunk.usage.completion_tokens for chunk in chunks if chunk.usage)]
+    assert [len(chunk.token_ids) for chunk in chunks] == [now - before for before, now in pairwise(counts)]
     pieces = await llama.engine.score(request, token_ids)
     assert_are(pieces, plain_probabilities(llama.plain, "Q: x A:", token_ids), token_ids)
 
@@ -187,7 +190,7 @@ async def test_answers_go_on_to_the_bit_while_another_is_scored(llama: House) ->
 async def test_the_pieces_are_the_answer_and_whole_characters(llama: House, question: str) -> None:
     request = ask(question, temperature=1.2, max_new_tokens=60)
     chunks = await chunks_of(llama.engine, request)
-    pieces = await llama.engine.score(request, chunks[-1].token_ids)
+    pieces = await llama.engine.score(request, tokens_in(chunks))
     assert text_of(pieces) == "".join(chunk.delta for chunk in chunks)
     assert not any(piece.is_control for piece in pieces)
 

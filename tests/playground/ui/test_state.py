@@ -41,6 +41,12 @@ def test_a_conversation_alternates_and_begins_with_the_system_prompt() -> None:
     assert said(PanelState(), "") == [("user", "next")]
 
 
+def test_an_answer_keeps_its_tokens_also_when_it_is_stopped() -> None:
+    state = ask(PanelState(), "hi").fold(GenerationChunk("half", token_ids=(7, 8)))
+    (turn,) = state.fold(GenerationChunk(" an ans", token_ids=(9,))).stop().turns
+    assert turn.token_ids == (7, 8, 9)
+
+
 def test_a_stopped_answer_is_kept_with_what_was_said() -> None:
     state = ask(PanelState(), "hi").fold(GenerationChunk("half an ans")).stop()
     (turn,) = state.turns

@@ -17,7 +17,7 @@ from playground.errors import EngineError
 from playground.types import GenerationRequest, LikelyToken, Message, ScoredPiece, TokenScore
 from playground.ui.lens import probability_view
 from playground.ui.lens.probabilities import NOT_KNOWN, NOT_YET, UNEXPECTED, ProbabilityHandlers, Showing
-from playground.ui.lens.probability_view import BEHIND_A_STOP, WAITING, percent
+from playground.ui.lens.probability_view import BEHIND_ITS_END, WAITING, percent
 from playground.ui.state import Turn
 
 
@@ -213,8 +213,8 @@ def test_mean_and_perplexity() -> None:
 
 
 def test_what_a_stop_string_cut_off_is_named() -> None:
-    assert BEHIND_A_STOP in markup_of((piece("one ", 0.5), piece("STOP", 0.5)), "one ")
-    assert BEHIND_A_STOP not in markup_of((piece("one ", 0.5), piece("</s>", 0.5, is_control=True)), "one ")
+    assert BEHIND_ITS_END in markup_of((piece("one ", 0.5), piece("STOP", 0.5)), "one ")
+    assert BEHIND_ITS_END not in markup_of((piece("one ", 0.5), piece("</s>", 0.5, is_control=True)), "one ")
 
 
 @pytest.mark.parametrize(
