@@ -108,7 +108,7 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
         "theme": gr.themes.Default(
             primary_hue="indigo", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace", "Consolas", "monospace"]
         ),
-        "css_paths": [HERE / "style.css", HERE / "lens" / "probabilities.css"],
+        "css_paths": [HERE / "style.css", HERE / "lens" / "lens.css", HERE / "lens" / "probabilities.css"],
         "head": ONLY_OUR_IMAGES + "".join(f"<script>{path.read_text('utf-8')}</script>" for path in SCRIPTS),
         "footer_links": ["api"],
         "run_history": False,
