@@ -10,7 +10,6 @@ import unicodedata
 from functools import cache
 
 import regex
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -35,9 +34,6 @@ SENTENCES = {
 
 
 ZWJ = "\u200d"
-
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""For property tests: the machine may be busy, and the first text of a run takes seconds to make."""
 
 
 def assert_whole(pieces: list[str]) -> None:

@@ -43,7 +43,7 @@ def test_shared_texts_survive(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STAND_INS)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(text=ANY_TEXT)
 def test_any_text_survives(name: str, text: str) -> None:
     assert round_trip(name, text) == text

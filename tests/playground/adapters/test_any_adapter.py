@@ -21,7 +21,7 @@ from playground.adapters.inspect import inspect_adapter
 from playground.errors import AdapterError
 
 LIMITS = Limits(pattern_seconds=0.5)
-EXAMPLES = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(max_examples=120, suppress_health_check=list(HealthCheck))
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

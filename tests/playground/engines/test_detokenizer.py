@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts_of_the_world import SENTENCES, assert_whole, byte_level_tokenizer, fallback_tokenizer, patient, texts
+from scripts_of_the_world import SENTENCES, assert_whole, byte_level_tokenizer, fallback_tokenizer, texts
 from transformers import PreTrainedTokenizerFast
 
 from playground.engines.text.answer import Answer
@@ -47,7 +47,6 @@ def test_sentences_arrive_whole(tokenizer: PreTrainedTokenizerFast, sentence: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@patient
 @given(text=texts())
 def test_any_text_arrives_whole(kind: str, text: str) -> None:
     tokenizer = KINDS[kind]()
@@ -59,7 +58,6 @@ def test_any_text_arrives_whole(kind: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@patient
 @given(text=texts(), data=st.data())
 def test_an_answer_cut_anywhere_shows_no_half_character(kind: str, text: str, data: st.DataObject) -> None:
     tokenizer = KINDS[kind]()
@@ -87,7 +85,6 @@ def without_half_character(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -
     return decode(tokenizer, ids[:whole])
 
 
-@patient
 @given(ids=st.lists(st.integers(2, 399), max_size=60))
 def test_any_tokens_of_a_byte_level_vocabulary_give_the_full_decode(ids: list[int]) -> None:
     detokenizer = Detokenizer(byte_level_tokenizer())
@@ -95,7 +92,6 @@ def test_any_tokens_of_a_byte_level_vocabulary_give_the_full_decode(ids: list[in
     assert out == decode(byte_level_tokenizer(), ids)
 
 
-@patient
 @given(ids=st.lists(st.integers(0, 379), max_size=60))
 def test_any_tokens_of_a_fallback_vocabulary_end_in_text(ids: list[int]) -> None:
     """Broken bytes may show as U+FFFD; what surrounds them is there, and in order."""

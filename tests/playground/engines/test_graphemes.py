@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts_of_the_world import SENTENCES, ZWJ, assert_whole, patient, texts
+from scripts_of_the_world import SENTENCES, ZWJ, assert_whole, texts
 
 from playground.engines.text.graphemes import HELD_LIMIT, GraphemeBuffer
 
@@ -58,7 +58,6 @@ def test_sentences_leave_whole_and_complete(sentence: str) -> None:
     assert_whole(pieces)
 
 
-@patient
 @given(st.lists(texts(), max_size=6))
 def test_what_goes_in_comes_out_however_it_is_cut(pieces: list[str]) -> None:
     buffer = GraphemeBuffer()

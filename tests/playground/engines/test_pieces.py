@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import regex
 from hypothesis import given
-from scripts_of_the_world import assert_whole, byte_level_tokenizer, fallback_tokenizer, patient, texts
+from scripts_of_the_world import assert_whole, byte_level_tokenizer, fallback_tokenizer, texts
 from transformers import PreTrainedTokenizerFast
 
 from playground.engines.text.answer import Answer
@@ -26,7 +26,6 @@ def shown(tokenizer: PreTrainedTokenizerFast, ids: list[int], eos_ids: set[int])
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@patient
 @given(text=texts())
 def test_they_are_what_the_answer_shows_in_whole_characters(name: str, text: str) -> None:
     tokenizer = TOKENIZERS[name]()

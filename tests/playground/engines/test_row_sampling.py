@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts_of_the_world import patient
 from torch import Tensor
 from transformers.generation.logits_process import (
     RepetitionPenaltyLogitsProcessor,
@@ -47,7 +46,6 @@ def python_noise(seed: int, position: int, token: int) -> float:
 
 
 @given(st.integers(0, MAX_SEED), st.integers(0, 2**20), st.integers(0, 200_000))
-@patient
 def test_the_noise_is_the_hash_that_it_says(seed: int, position: int, token: int) -> None:
     got = gumbel_noise(int32(seed), int32(position), int32(token)).item()
     assert got == pytest.approx(python_noise(seed, position, token), rel=1e-4, abs=1e-5)
@@ -101,7 +99,6 @@ def test_neighbouring_seeds_and_positions_are_independent(neighbour: tuple[int, 
     assert chi_square(counts, torch.full((16,), draws / 16)) < 37.7  # p = 0.001 with 15 degrees of freedom
 
 
-@patient
 @given(st.floats(0.5, 3), st.integers(0, 1000))
 def test_the_penalty_is_transformers_own(penalty: float, seed: int) -> None:
     torch.manual_seed(seed)
@@ -112,7 +109,6 @@ def test_the_penalty_is_transformers_own(penalty: float, seed: int) -> None:
     torch.testing.assert_close(penalise(scores, seen, torch.full((3,), penalty)), expected, rtol=1e-6, atol=0)
 
 
-@patient
 @given(st.integers(1, VOCAB + 5), st.floats(0.001, 1), st.integers(0, 1000), st.floats(0.1, 8))
 def test_the_kept_sets_are_transformers_own(top_k: int, top_p: float, seed: int, spread: float) -> None:
     torch.manual_seed(seed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts_of_the_world import patient
 
 from playground.engines.text.stopping import StopStrings
 
@@ -42,7 +41,6 @@ def test_examples(stops: list[str], pieces: list[str], out: list[str], found: bo
     assert run(stops, pieces) == (out, found)
 
 
-@patient
 @given(st.lists(st.text(alphabet="ab\n", min_size=1, max_size=5), max_size=3), small_texts, st.data())
 def test_the_result_is_the_text_before_the_stop_that_is_complete_first(
     stops: list[str], text: str, data: st.DataObject
@@ -55,7 +53,6 @@ def test_the_result_is_the_text_before_the_stop_that_is_complete_first(
     assert ("".join(out), found) == (expected, bool(ends))
 
 
-@patient
 @given(st.lists(st.text(alphabet="ab\n", min_size=1, max_size=5), max_size=3), small_texts)
 def test_only_what_could_become_a_stop_string_is_held_back(stops: list[str], text: str) -> None:
     filter_ = StopStrings(stops)

@@ -83,7 +83,7 @@ def check(found: PlacementPlan, asked: list[ModelSpec], there: list[Device], opt
         assert placement.reason.endswith(".")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(asked=specs, there=machines | twins | tight, options=wishes)
 def test_a_plan_holds_or_is_refused(asked: list[ModelSpec], there: list[Device], options: PlanOptions) -> None:
     found = find_plan(asked, there, options)
@@ -92,7 +92,7 @@ def test_a_plan_holds_or_is_refused(asked: list[ModelSpec], there: list[Device],
         check(found, asked, there, options)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(asked=large, there=tight, contexts=st.integers(1, 6))
 def test_an_offloaded_plan_holds(asked: list[ModelSpec], there: list[Device], contexts: int) -> None:
     options = PlanOptions(contexts=contexts, quantisation="none", offload=True)
@@ -101,7 +101,7 @@ def test_an_offloaded_plan_holds(asked: list[ModelSpec], there: list[Device], co
         check(found, asked, there, options)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(asked=specs, there=machines | twins | tight, options=wishes)
 def test_a_refusal_says_what_is_missing(asked: list[ModelSpec], there: list[Device], options: PlanOptions) -> None:
     if find_plan(asked, there, options) is None:
@@ -110,7 +110,7 @@ def test_a_refusal_says_what_is_missing(asked: list[ModelSpec], there: list[Devi
             plan(asked, there, options)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     asked=specs,
     there=machines | twins | tight,
@@ -128,7 +128,7 @@ def test_more_memory_never_takes_a_plan_away(
         assert find_plan(asked, grown, options) is not None
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(asked=specs, there=machines | twins | tight, options=wishes)
 def test_models_that_stand_are_not_overrun(asked: list[ModelSpec], there: list[Device], options: PlanOptions) -> None:
     first, *others = asked

@@ -170,7 +170,7 @@ wishes = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     asked=st.lists(st.sampled_from(MODELS), min_size=1, max_size=2, unique_by=lambda spec: spec.id),
     sizes=cards,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripts_of_the_world import patient
 from tiny import byte_tokenizer
 
 from model_registry.registry import Registry
@@ -110,7 +109,7 @@ def test_a_format_of_single_turns_has_nothing_to_leave_out() -> None:
     assert [each.why for each in prompt.unsent] == ["format", "format"]
 
 
-@settings(patient, max_examples=40)
+@settings(max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=15),
     context=st.integers(40, 900),

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripts_of_the_world import fallback_tokenizer, patient, texts
+from scripts_of_the_world import fallback_tokenizer, texts
 from tokenizer_kinds import KINDS, SPELLINGS, fallback
 from tokenizers import Tokenizer
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
@@ -16,7 +16,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 from playground.prompting.control import Control, TextEncoder
 from playground.prompting.slow import SlowTextEncoder
 
-few = settings(patient, max_examples=40)
+few = settings(max_examples=40)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -146,6 +146,7 @@ def test_threads_may_share_it() -> None:
     assert all(len(ordinary) < len(guarded) for guarded, ordinary in found)
 
 
+@pytest.mark.filterwarnings("ignore:This sequence already has")
 @few
 @given(text=texts_with_controls())
 def test_a_slow_tokenizers_ids_are_its_own(text: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripts_of_the_world import patient, texts
+from scripts_of_the_world import texts
 from tiny import byte_tokenizer
 
 from playground.errors import TemplateError
@@ -99,7 +99,7 @@ contents = st.one_of(
 
 
 @pytest.mark.parametrize("template", FAITHFUL.values(), ids=FAITHFUL)
-@settings(patient, max_examples=25)
+@settings(max_examples=25)
 @given(said=st.lists(contents, min_size=1, max_size=5), system=st.none() | contents)
 def test_words_are_their_messages_own(template: str, said: list[str], system: str | None) -> None:
     messages = say(*said, system=system)

@@ -11,7 +11,7 @@ import pytest
 from engine_room import tiny_llama
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripts_of_the_world import SENTENCES, patient, texts
+from scripts_of_the_world import SENTENCES, texts
 from tokenizer_kinds import SPELLINGS, byte_level, fallback, unigram_first
 from transformers import PreTrainedTokenizerBase
 
@@ -91,7 +91,7 @@ def assert_whose(prompt: EncodedPrompt, messages: Sequence[Message]) -> None:
 
 
 @pytest.mark.parametrize(("model_id", "name"), PAIRS)
-@settings(patient, max_examples=15)
+@settings(max_examples=15)
 @given(said=st.lists(contents, min_size=1, max_size=5), system=st.none() | contents, as_typed=st.booleans())
 def test_spans_cover_a_prompt_and_name_the_writers(
     model_id: str, name: str, said: list[str], system: str | None, as_typed: bool

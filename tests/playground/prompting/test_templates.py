@@ -8,7 +8,6 @@ from hashlib import sha256
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts_of_the_world import patient
 from tiny import byte_tokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -121,7 +120,6 @@ def test_every_template_of_the_catalog_is_faultless(registry: Registry) -> None:
     assert [check_template(text) for text in texts] == [None] * len(texts)
 
 
-@patient
 @given(st.text(st.sampled_from("{}%#- \n\r'\"|.()[]xif=é𝒳*~"), max_size=30))
 def test_a_faultless_template_compiles_and_a_fault_lies_in_the_text(text: str) -> None:
     fault = check_template(text)

@@ -8,7 +8,7 @@ import pytest
 import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scripts_of_the_world import SENTENCES, byte_level_tokenizer, fallback_tokenizer, patient, texts
+from scripts_of_the_world import SENTENCES, byte_level_tokenizer, fallback_tokenizer, texts
 from tiny import byte_tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -86,7 +86,6 @@ def assert_covered(text: str, ids: Sequence[int], found: Sequence[Piece]) -> Non
 
 
 @any_tokenizer
-@patient
 @given(text=st.one_of(texts(), st.text(max_size=40)))
 @example(text="")
 @example(text="  x x  ")
@@ -109,7 +108,6 @@ def test_pieces_cover_text_and_tokens_once_in_whole_clusters(name: str, text: st
 
 
 @any_tokenizer
-@patient
 @given(text=st.one_of(texts(), st.text(max_size=30)))
 @example(text="क्षत्रिय" + FAMILY)
 def test_no_piece_could_be_two(name: str, text: str) -> None:
@@ -193,7 +191,6 @@ def test_shares_of_an_empty_text_are_none() -> None:
     assert (none.tokens_per_character, none.byte_share) == (0, 0)
 
 
-@patient
 @given(st.characters(exclude_categories=["Cs"]))
 def test_a_characters_bytes_are_parts_in_either_spelling(letter: str) -> None:
     is_ascii = ord(letter) < 128
@@ -219,7 +216,6 @@ def tokenized(name: str, text: str) -> TokenizedText:
 
 
 @any_tokenizer
-@patient
 @given(text=st.one_of(texts(), st.text(st.sampled_from("a\n\r ▁क्뷁"), max_size=20)))
 @example(text="\n\n")
 @example(text="a\r\nb\n")

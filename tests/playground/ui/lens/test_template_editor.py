@@ -12,7 +12,6 @@ from fake_encoder import TEMPLATE
 from hypothesis import given
 from hypothesis import strategies as st
 from markup import read
-from scripts_of_the_world import patient
 
 from playground.prompting.prompt import TemplateUsed
 from playground.prompting.templates import TemplateFault
@@ -157,7 +156,6 @@ def test_far_lines_are_counted_and_not_shown() -> None:
     ]  # fmt: skip
 
 
-@patient
 @given(st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=12), st.lists(st.sampled_from("abd"), max_size=12))
 def test_a_comparison_holds_every_line_of_both(own: list[str], text: list[str]) -> None:
     rows = list(compare(own, text))
