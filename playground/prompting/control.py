@@ -48,9 +48,13 @@ class Encoded:
     added: tuple[bool, ...]
     controls: dict[int, Control]
 
-    def begins(self) -> list[int]:
-        """Where each token begins in the text; never before the one ahead of it."""
-        starts = [start for start, _ in self.offsets]
+    def begins(self, text: str) -> list[int]:
+        """Where each token's first letter stands in the text; never before that of the one ahead.
+
+        White space in front of a letter does not count: a word's token takes the space before it along, which is often
+        the template's.
+        """
+        starts = [_first_letter(text, start, end) for start, end in self.offsets]
         for number, control in self.controls.items():
             starts[number] = control.start
         return list(accumulate(starts, max))
@@ -124,6 +128,14 @@ class TextEncoder:
             if self._guard is None:
                 self._guard = Guard(self._backend, self.control)
             return self._guard
+
+
+def _first_letter(text: str, start: int, end: int) -> int:
+    """`start` where there is none."""
+    place = start
+    while place < end and text[place].isspace():
+        place += 1
+    return place if place < end else start
 
 
 def _encoded(encoding: Encoding, offsets: Iterable[tuple[int, int]]) -> Encoded:

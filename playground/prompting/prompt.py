@@ -31,8 +31,8 @@ class Span:
     The spans of a prompt cover its text exactly once, in order, and its tokens too.
 
     start, end: in characters of the text; equal where the tokenizer added a token that is not in the text.
-    first_token, end_token: its tokens. One that reaches over an edge belongs to the span in which it begins, so a short
-        span may have none.
+    first_token, end_token: its tokens. One that reaches over an edge belongs to the span in which its first letter that
+        is not white space stands, so a short span may have none.
     message: which of the messages that were given wrote it, counted from 0; None for everything else.
     """
 

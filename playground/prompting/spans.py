@@ -36,7 +36,7 @@ def make_spans(
     """
     whole = [span for part in parts for span in _by_origin(text, part, messages, default_system)]
     cut = list(_with_controls(whole, written_by(parts, encoded.controls.values())))
-    return tuple(_with_tokens(cut, encoded, len(text)))
+    return tuple(_with_tokens(cut, encoded, text))
 
 
 def _by_origin(text: str, part: Part, messages: Sequence[Message], default_system: str) -> Iterator[Span]:
@@ -68,10 +68,10 @@ def _with_controls(spans: Iterable[Span], controls: Iterator[tuple[Control, Part
             yield replace(span, start=place)
 
 
-def _with_tokens(spans: Sequence[Span], encoded: Encoded, length: int) -> Iterator[Span]:
+def _with_tokens(spans: Sequence[Span], encoded: Encoded, text: str) -> Iterator[Span]:
     """The spans with their tokens, between those that the tokenizer added in front and behind."""
     count = len(encoded.ids)
-    begins = encoded.begins()
+    begins = encoded.begins(text)
     first = next((number for number in range(count) if not encoded.added[number]), count) if spans else count
     last = next((number for number in range(count, first, -1) if not encoded.added[number - 1]), first)
     if first:
@@ -83,4 +83,4 @@ def _with_tokens(spans: Sequence[Span], encoded: Encoded, length: int) -> Iterat
             token += 1
         yield replace(span, first_token=start, end_token=token)
     if last < count:
-        yield Span(length, length, last, count, "tokenizer")
+        yield Span(len(text), len(text), last, count, "tokenizer")

@@ -16,7 +16,7 @@ from tokenizer_kinds import SPELLINGS, byte_level, fallback, unigram_first
 from transformers import PreTrainedTokenizerBase
 
 from model_registry.registry import Registry
-from playground.engines.checkpoints.tokenizers import load_tokenizer
+from playground.engines.checkpoints.tokenizers import load_encoder, load_tokenizer
 from playground.engines.decoding.inbox import Inbox
 from playground.engines.decoding.row_sampling import RowSampling
 from playground.engines.in_process import InProcessEngine, PlainWeights
@@ -221,3 +221,12 @@ async def test_an_engine_sends_the_ids_of_the_spans(model_id: str, options: Prom
             assert tuple(ids) == await submitted(engine, loop, request)
     finally:
         await engine.close()
+
+
+def test_a_word_is_its_message_though_its_token_took_the_templates_space_along() -> None:
+    encoder = load_encoder(Registry.load().get("demo-krutrim"))
+    prompt = encoder.preview([Message(role="user", content="नमस्ते")])
+    (said,) = [span for span in prompt.spans if span.message == 0]
+    token = encoder.names(prompt.token_ids[said.first_token : said.first_token + 1])
+    assert token == ("▁नमस्ते",)
+    assert prompt.offsets[said.first_token][0] < said.start
