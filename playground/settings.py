@@ -132,8 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--edit-templates",
         action="store_true",
-        help="let whoever opens the page write chat templates of their own; they run here, in a sandbox with a time "
-        "limit and without one for memory (default: where only this machine can open the page)",
+        help="let whoever opens the page write chat templates of their own; they run here, in a sandbox that keeps "
+        "them from the server's data, not from taking all its time and memory (default: where only this machine can "
+        "open the page)",
     )
     parser.add_argument("--no-browser", dest="browser", action="store_false", help="do not open the browser")
     return parser

@@ -102,7 +102,8 @@ class PromptOptions(_Value):
     control: what a control token becomes that a message spells out, such as "</s>": "plain" text, or, "as_typed",
         the control token itself.
     when_full: "refuse" a prompt that leaves no room for an answer, or "drop_oldest": leave out the oldest whole turns,
-        never the system prompt nor the last message, until the longest answer that was asked for fits behind it.
+        never the system prompt nor the last message, until the longest answer that was asked for fits behind it, or
+        half the context is free.
     """
 
     template: Text | None = None

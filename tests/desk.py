@@ -12,6 +12,7 @@ from fakes import FakePool, Script, spec
 from model_registry.registry import Registry
 from playground.ui.adapter_state import PanelAdapter
 from playground.ui.handlers import Handlers
+from playground.ui.lens.glance import Watched
 from playground.ui.lens.handlers import LensHandlers
 from playground.ui.lens.prompting import PromptingValues
 from playground.ui.lens.template_editor import PanelTemplate, TemplateHandlers
@@ -42,6 +43,7 @@ class Desk:
         self.adapters = [PanelAdapter(), PanelAdapter()]
         self.scales = [1.0, 1.0]
         self.written = [PanelTemplate(), PanelTemplate()]
+        self.watched = [Watched("a"), Watched("b")]
         self.prompting = PromptingValues("plain", "refuse")
         self.prompt, self.seed, self.hint = "", 0, ""
 
@@ -66,12 +68,17 @@ class Desk:
         self, index: int, mode: str = "Prompt", is_open: bool = True, with_ids: bool = False, every_turn: bool = False
     ) -> list[Any]:
         shown = [is_open, mode, with_ids, every_turn, self.states[index], self.models[index], self.systems[index]]
-        return [*shown, self.written[index]]
+        return [*shown, self.written[index], self.watched[index]]
 
     async def look(self, typed: str, **glance: Any) -> str:
         """The first panel's lens, as it is while this is being typed."""
         (markup,) = await self.lens.looks(typed, SAMPLING.max_new_tokens, *self.prompting, *self.glance(0, **glance))
         return markup
+
+    async def key(self, typed: str) -> list[Any]:
+        """As `follow`, by the way of a key."""
+        panels = [part for index in range(2) for part in (self.states[index], self.watched[index])]
+        return await self.lens.follow_key(self.shown, typed, *panels)
 
     async def follow(self, typed: str, **glance: Any) -> list[str]:
         """The caution, then the lens of each panel."""

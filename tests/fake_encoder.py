@@ -58,7 +58,7 @@ class FakeEncoder:
         context = min(self.spec.context_length, most or self.spec.context_length)
         dropped: list[int] = []
         prompt = _Writing(options).write(messages, dropped)
-        while options.when_full == "drop_oldest" and len(prompt.ids) + answer_tokens > context:
+        while options.when_full == "drop_oldest" and len(prompt.ids) + min(answer_tokens, context // 2) > context:
             if not (turn := _oldest_turn(messages, dropped)):
                 break
             dropped += turn
@@ -108,8 +108,13 @@ class FakeEncoder:
         parts = frozenset(token for token in writing.ids if FIRST_BYTE <= token < FIRST_CONTROL)
         return TokenizedText(text, tuple(writing.ids), self.names(writing.ids), pieces, counts, parts)
 
-    def counts(self, prompt: EncodedPrompt) -> TokenCounts:
-        return _counts(prompt.token_ids, self.pieces(prompt))
+    def counts(self, prompt: EncodedPrompt, message: int | None = None) -> TokenCounts:
+        pieces = self.pieces(prompt)
+        if message is None:
+            return _counts(prompt.token_ids, pieces)
+        ranges = [range(span.first_token, span.end_token) for span in prompt.spans if span.message == message]
+        ids = [prompt.token_ids[number] for numbers in ranges for number in numbers]
+        return _counts(ids, [piece for piece in pieces if any(piece.first_token in numbers for numbers in ranges)])
 
     def names(self, token_ids: Sequence[int]) -> tuple[str, ...]:
         return tuple(_name(token) for token in token_ids)

@@ -47,14 +47,22 @@ def _share(span: Span, asked: int | None, system: set[int | None]) -> str:
     return "prompt" if span.message == asked else "history"
 
 
-def leave_out_oldest(write: Write, messages: Sequence[Message], sent: Sequence[int], most_tokens: int) -> EncodedPrompt:
-    """The prompt of `sent` without as many of its oldest turns as it takes to have at most `most_tokens`.
+def leave_out_oldest(
+    write: Write, messages: Sequence[Message], sent: Sequence[int], holds: int, answer_tokens: int
+) -> EncodedPrompt:
+    """The prompt of `sent` without as many of its oldest turns as it takes to make room for the answer.
 
-    A turn is a user's message with the answers behind it. The system prompt and the last turn stay, even if the prompt
-    is too long then.
+    A turn is a user's message with the answers behind it. The system prompt and the last turn stay. Where even without
+    all others not one token of an answer fits, nothing is left out, for it would not help.
+
+    Args:
+        holds: tokens that prompt and answer may have.
+        answer_tokens: the room to make; half of `holds` where that is less, so that a long answer costs no memory of
+            what was said.
     """
-    prompt = write(sent)
+    prompt = everything = write(sent)
     turns = _turns(messages, sent)[:-1]
+    most_tokens = holds - min(answer_tokens, max(1, holds // 2))
     if len(prompt.token_ids) <= most_tokens or not turns:
         return prompt
 
@@ -70,7 +78,7 @@ def leave_out_oldest(write: Write, messages: Sequence[Message], sent: Sequence[i
     while count > 1 and len((longer := without(count - 1)).token_ids) <= most_tokens:
         count -= 1
         prompt = longer
-    return prompt
+    return prompt if len(prompt.token_ids) < holds else everything
 
 
 def _turns(messages: Sequence[Message], sent: Sequence[int]) -> list[list[int]]:

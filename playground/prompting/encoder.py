@@ -92,7 +92,7 @@ class PromptEncoder:
         if options.when_full == "refuse":
             return write(taken)
         holds = self.spec.context_length if most is None else min(most, self.spec.context_length)
-        return leave_out_oldest(write, messages, taken, holds - answer_tokens)
+        return leave_out_oldest(write, messages, taken, holds, answer_tokens)
 
     def tokenize(self, text: str) -> TokenizedText:
         """A text by itself: as plain text, with nothing around it."""
@@ -110,9 +110,14 @@ class PromptEncoder:
         """A prompt's tokens, as few together as make whole characters."""
         return tokens.pieces(prompt.text, prompt.token_ids, prompt.offsets, self.tokenizer, self._texts.control)
 
-    def counts(self, prompt: EncodedPrompt) -> TokenCounts:
-        """What a prompt's text costs, all of it."""
-        return tokens.counts(prompt.text, prompt.token_ids, self.tokenizer)
+    def counts(self, prompt: EncodedPrompt, message: int | None = None) -> TokenCounts:
+        """What a prompt's text costs: all of it, or what one of its messages wrote."""
+        if message is None:
+            return tokens.counts(prompt.text, prompt.token_ids, self.tokenizer)
+        spans = [span for span in prompt.spans if span.message == message]
+        text = "".join(prompt.text[span.start : span.end] for span in spans)
+        ids = [token for span in spans for token in prompt.token_ids[span.first_token : span.end_token]]
+        return tokens.counts(text, ids, self.tokenizer)
 
     def names(self, token_ids: Sequence[int]) -> tuple[str, ...]:
         """The vocabulary's own spelling of each token."""
@@ -153,7 +158,7 @@ class PromptEncoder:
         if options.control == "plain":
             encoded = self._as_plain_text(rendered, encoded, chosen, typed, write)
         spans = make_spans(rendered.text, rendered.parts, messages, self.spec.prompt.default_system.strip(), encoded)
-        system = notes.system_prompt(self.spec, messages, spans)
+        system = notes.system_prompt(self.spec, chosen, spans, rendered)
         unsent = _unsent(messages, taken, chosen, rendered)
         return EncodedPrompt(
             text=rendered.text,

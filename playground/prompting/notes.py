@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from model_registry.spec import ModelSpec
+from playground.prompting.origins import Rendered
 from playground.prompting.prompt import Span, SystemPrompt, Unsent
 from playground.types import Message
 
-UNKNOWN_ORIGINS = "This template changes what messages say, so that its own words and theirs cannot be told apart."
+UNKNOWN_ORIGINS = (
+    "This template changes what messages say, so that its own words and theirs cannot be told apart: all of it counts "
+    "as the template's."
+)
 
 
-def system_prompt(spec: ModelSpec, messages: Sequence[Message], spans: Sequence[Span]) -> SystemPrompt:
-    """Where the system prompt comes from that stands in `spans`, and whether it is the trained one."""
+def system_prompt(
+    spec: ModelSpec, sent: Mapping[int, Message], spans: Sequence[Span], rendered: Rendered
+) -> SystemPrompt:
+    """Where the system prompt of a prompt comes from, and whether it is the trained one; `sent`: by number."""
     trained = spec.prompt.default_system.strip()
-    given = "".join(messages[number].content for number in sorted(_said_by_system(spans))).strip()
+    given = _given(sent, spans) if rendered.known else _found(sent, rendered.text)
     if given:
         return "default" if given == trained else "changed" if trained else "own"
     if any(span.origin == "default_system" for span in spans):
@@ -22,8 +28,15 @@ def system_prompt(spec: ModelSpec, messages: Sequence[Message], spans: Sequence[
     return "missing" if trained else "none"
 
 
-def _said_by_system(spans: Sequence[Span]) -> set[int]:
-    return {span.message for span in spans if span.origin == "system" and span.message is not None}
+def _given(sent: Mapping[int, Message], spans: Sequence[Span]) -> str:
+    numbers = {span.message for span in spans if span.origin == "system"}
+    return "".join(message.content for number, message in sent.items() if number in numbers).strip()
+
+
+def _found(sent: Mapping[int, Message], text: str) -> str:
+    """Where the origins are unknown: what the system said, if it can be read in the text."""
+    said = [message.content.strip() for message in sent.values() if message.role == "system"]
+    return "".join(each for each in said if each in text)
 
 
 def about_system_prompt(spec: ModelSpec, system: SystemPrompt) -> tuple[str, ...]:
@@ -50,4 +63,4 @@ def about_dropped(unsent: Sequence[Unsent]) -> tuple[str, ...]:
     if not dropped:
         return ()
     what = "the oldest message is" if dropped == 1 else f"the {dropped} oldest messages are"
-    return (f"The context is full: {what} left out.",)
+    return (f"There is no room for the answer asked for: {what} left out.",)

@@ -158,9 +158,15 @@ def wire_lenses(lens: LensHandlers, panels: list[Panel], bar: PromptBar, control
     """They follow the typing through `typed`. While none is open, and nothing that is typed looks like a control token,
     it rests: then nothing is sent at all."""
     bar.prompt.change(**HERE, inputs=[bar.prompt, bar.typed], outputs=bar.typed, js=FOLLOW)
+    bar.typed.change(
+        lens.follow_key,
+        [shown, bar.prompt, *(part for panel in panels for part in (panel.state, panel.lens.watched))],
+        [bar.caution, *(panel.lens.view for panel in panels)],
+        trigger_mode="always_last",
+        **NOW,
+    )
     gr.on(
         [
-            bar.typed.change,
             *(trigger for panel in panels for trigger in (panel.system.change, panel.model.change)),
             controls.sampling.max_new_tokens.input,
             *(control.input for control in controls.prompting.inputs),
@@ -176,7 +182,7 @@ def wire_lenses(lens: LensHandlers, panels: list[Panel], bar: PromptBar, control
         outputs = [panel.lens.is_open, panel.lens.view]
         opened = panel.lens.box.expand(lens.open, inputs, outputs, **NOW)
         opened.then(**HERE, inputs=bar.prompt, outputs=bar.typed, js=CATCH_UP)
-        panel.lens.box.collapse(lens.close, None, outputs, **NOW)
+        panel.lens.box.collapse(lens.close, panel.lens.watched, outputs, **NOW)
         switches = [panel.lens.mode.input, panel.lens.with_ids.input, panel.lens.every_turn.input]
         gr.on(switches, lens.looks, inputs, panel.lens.view, **NOW)
 

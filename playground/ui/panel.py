@@ -63,7 +63,7 @@ class Panel:
         """The components of `Glance`, from which its lens is made."""
         lens = self.lens
         looked_at = [lens.is_open, lens.mode, lens.with_ids, lens.every_turn]
-        return [*looked_at, self.state, self.model, self.system, lens.editor.written]
+        return [*looked_at, self.state, self.model, self.system, lens.editor.written, lens.watched]
 
     @property
     def shown_odds(self) -> list[gr.components.Component]:
@@ -107,7 +107,7 @@ def draw_panel(
         adapter = draw_adapter(index, adapter_menu)
         with gr.Row(elem_classes="boxes-row"):
             system, default_system, reset = _draw_system(spec)
-            lens = draw_lens(index)
+            lens = draw_lens(index, spec.id)
             card = draw_about()
         notice = gr.HTML(elem_classes="notice")
         chat = gr.Chatbot(

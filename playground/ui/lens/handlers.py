@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
 
 from model_registry.registry import Registry
 from playground.errors import PlaygroundError
 from playground.types import Message, PromptOptions, half_character
 from playground.ui.handlers import groups, sendable_system
 from playground.ui.lens import lens_view, look
-from playground.ui.lens.look import Mode
-from playground.ui.lens.prompting import PromptingValues
-from playground.ui.lens.template_editor import PanelTemplate, TemplateHandlers
+from playground.ui.lens.glance import Glance, Typing, Watched
+from playground.ui.lens.template_editor import TemplateHandlers
 from playground.ui.state import PanelState
 
 if TYPE_CHECKING:
@@ -36,59 +37,59 @@ AS_TYPED = PromptOptions(control="as_typed")
 NOTHING = "Type a prompt to see the exact text that this model would receive."
 
 
-class Glance(NamedTuple):
-    """`Panel.glance`: what a panel's lens is made from; `is_open` says whether anybody looks at it."""
-
-    is_open: bool
-    mode: Mode
-    with_ids: bool
-    every_turn: bool
-    state: PanelState
-    model_id: str
-    system: str
-    template: PanelTemplate
-
-
-class Typing(NamedTuple):
-    """What is the same for all panels: the text, the longest answer (None in an emptied field), and Prompting."""
-
-    typed: str
-    answer_tokens: float | None
-    control: str
-    when_full: str
-
-    @property
-    def prompting(self) -> PromptingValues:
-        return PromptingValues(self.control, self.when_full)  # type: ignore[arg-type]
-
-
 @dataclass(frozen=True)
 class LensHandlers:
     registry: Registry
     pool: EnginePool
     templates: TemplateHandlers
 
-    async def looks(self, *values: Any) -> list[str]:
+    async def looks(self, *values: Any) -> list[Any]:
         """Inputs: Typing, the Glance of every panel that is asked for. Outputs: the lens of each, empty if closed."""
         typing, glances = _read(values)
-        return await asyncio.gather(*(self._look(typing, glance) for glance in glances))
+        return await asyncio.gather(*(self._picture(typing, glance) for glance in glances))
 
-    async def follow(self, shown: Sequence[bool], *values: Any) -> list[str]:
+    async def follow(self, shown: Sequence[bool], *values: Any) -> list[Any]:
         """Inputs: which panels are shown, Typing, the Glance of every panel. Outputs: the caution, then as `looks`."""
         typing, glances = _read(values)
         models = dict.fromkeys(glance.model_id for glance, is_shown in zip(glances, shown, strict=True) if is_shown)
         return await asyncio.gather(
-            self._caution(typing, [*models]), *(self._look(typing, glance) for glance in glances)
+            self._caution(typing, [*models]), *(self._picture(typing, glance) for glance in glances)
+        )
+
+    async def follow_key(self, shown: Sequence[bool], typed: str, *values: Any) -> list[Any]:
+        """As `follow`, where nothing but the text and the conversations can have changed.
+
+        Inputs: which panels are shown, the text, the state and the Watched of every panel. Outputs: as `follow`.
+        """
+        panels: list[tuple[PanelState, Watched]] = [*zip(values[::2], values[1::2], strict=True)]
+        visible = [watched for (_, watched), is_shown in zip(panels, shown, strict=True) if is_shown]
+        models = dict.fromkeys(watched.model_id for watched in visible)
+        typing = panels[0][1].typing._replace(typed=typed)
+        return await asyncio.gather(
+            self._caution(typing, [*models]), *(self._next_picture(typed, state, watched) for state, watched in panels)
         )
 
     async def open(self, *values: Any) -> list[Any]:
         """Inputs: Typing, the panel's Glance. Outputs: that it is open, its lens."""
         typing, (glance,) = _read(values)
-        return [True, await self._look(typing, glance._replace(is_open=True))]
+        return [True, await self._picture(typing, glance._replace(is_open=True))]
 
-    async def close(self) -> list[Any]:
-        """Inputs: none. Outputs: that it is closed, an empty lens."""
+    async def close(self, watched: Watched) -> list[Any]:
+        """Inputs: the panel's Watched. Outputs: that it is closed, an empty lens."""
+        watched.close()
         return [False, ""]
+
+    async def _picture(self, typing: Typing, glance: Glance) -> Any:
+        number = glance.watched.begin(typing, glance)
+        markup = await self._look(typing, glance)
+        return markup if glance.watched.is_last(number) else gr.skip()
+
+    async def _next_picture(self, typed: str, state: PanelState, watched: Watched) -> Any:
+        """Nothing where the text changes nothing: under a closed lens, or a template."""
+        glance = watched.glance
+        if glance is None or not glance.is_open or glance.mode == "Template":
+            return gr.skip()
+        return await self._picture(watched.typing._replace(typed=typed), glance._replace(state=state))
 
     async def _look(self, typing: Typing, glance: Glance) -> str:
         if not glance.is_open:

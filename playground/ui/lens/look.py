@@ -26,9 +26,6 @@ Mode = Literal["Prompt", "Tokens", "Template"]
 PATIENCE_S = 3.0
 """Seconds before a preview gives up waiting for a tokenizer, so that one panel never holds up another's."""
 
-MEASURED = 2000
-"""Characters of what is typed by which the room is told in characters."""
-
 log = logging.getLogger(__name__)
 
 
@@ -45,9 +42,12 @@ class Subject(NamedTuple):
 def subject(
     state: PanelState, model_id: str, system: str, options: PromptOptions, answer_tokens: int, typed: str
 ) -> Subject | None:
-    """What is typed, if anything is and nothing is being answered; else the last request; None if there is none."""
+    """What is typed, if anything is; else the last request; None if there is none.
+
+    While an answer is being given, what it has said so far is in the prompt that is being typed.
+    """
     last = state.last
-    if last and (state.is_busy or not typed.strip()):
+    if last and not typed.strip():
         request = last.request
         stage: Stage = "answering" if last.is_open else "answered"
         return Subject(stage, request.model_id, request.messages, request.options, request.sampling.max_new_tokens)
@@ -76,7 +76,7 @@ async def render(pool: EnginePool, asked: Subject, mode: Mode, with_ids: bool, e
 def _draw(encoder: PromptEncoder, asked: Subject, mode: Mode, with_ids: bool, every_turn: bool) -> str:
     prompt = encoder.preview(asked.messages, asked.options, asked.answer_tokens)
     seen = Seen(encoder.spec.name, asked.messages, asked.options, prompt, asked.stage)
-    typed = encoder.tokenize(asked.messages[-1].content[:MEASURED]).counts
+    typed = encoder.counts(prompt, seen.last)
     shares = budget(prompt, asked.answer_tokens)
     if mode == "Tokens":
         folded = token_view.folded(seen, shares, every_turn)

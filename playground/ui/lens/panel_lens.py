@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from playground.ui.lens.glance import Watched
 from playground.ui.lens.template_editor import VIEW, TemplateEditor, draw_editor
 
 MODES = ["Prompt", "Tokens", VIEW]
@@ -20,6 +21,7 @@ class PanelLens:
 
     box: gr.Accordion
     is_open: gr.State
+    watched: gr.State
     mode: gr.Radio
     with_ids: gr.Checkbox
     every_turn: gr.Checkbox
@@ -27,10 +29,10 @@ class PanelLens:
     view: gr.HTML
 
 
-def draw_lens(index: int) -> PanelLens:
+def draw_lens(index: int, model_id: str) -> PanelLens:
     """`index` counts from 0."""
     with gr.Accordion("Template preview", open=False, elem_classes="preview-box") as box:
-        is_open = gr.State(False)
+        is_open, watched = gr.State(False), gr.State(Watched(model_id))
         with gr.Row(elem_classes="lens-bar"):
             mode = gr.Radio(
                 MODES,
@@ -46,4 +48,4 @@ def draw_lens(index: int) -> PanelLens:
             )
         editor = draw_editor(index)
         view = gr.HTML(elem_classes="lens-view", js_on_load=None, apply_default_css=False)
-    return PanelLens(box, is_open, mode, with_ids, every_turn, editor, view)
+    return PanelLens(box, is_open, watched, mode, with_ids, every_turn, editor, view)

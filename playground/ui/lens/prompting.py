@@ -13,8 +13,8 @@ import gradio as gr
 from playground.types import ControlText, PromptOptions, WhenFull
 
 WHEN_FULL = (
-    "Refuse: nothing is sent. Otherwise: Leave out the oldest turns until the longest answer asked for fits; "
-    "never the system prompt, never the last message."
+    "Refuse: nothing is sent. Otherwise: leave out the oldest turns until the longest answer asked for fits, or half "
+    "the context is free; never the system prompt, never the last message."
 )
 CONTROL = (
     "Such as </s> or <|SYSTEM|>. Plain text: the model reads its letters. "

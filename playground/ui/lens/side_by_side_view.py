@@ -61,7 +61,7 @@ def verdict(known: Sequence[tuple[str, TokenizedText]]) -> str:
 
 
 def _needs(name: str, count: int, least: int) -> str:
-    return f"{name} needs {count:,}" + (f", {count / least:.1f} times as many" if least else "")
+    return f"{name} needs {count:,}" + (f", {count / least:.2f} times as many" if least else "")
 
 
 def _tokens(count: int) -> str:

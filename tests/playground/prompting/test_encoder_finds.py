@@ -204,3 +204,12 @@ def test_the_tokenizer_itself_is_left_alone(registry: Registry, kullm3: PromptEn
     kullm3.tokenize("</s>")
     assert kullm3.tokenizer.backend_tokenizer.to_str() == before
     assert isinstance(kullm3.tokenizer, PreTrainedTokenizerFast)
+
+
+def test_a_system_prompt_of_unknown_origin_is_looked_for_in_the_text() -> None:
+    encoder = PromptEncoder(Registry.load().get("kullm3"), byte_tokenizer())
+    counting = PromptOptions(template="{% for m in messages %}{{ m.content|length }}: {{ m.content }}\n{% endfor %}")
+    asked = Message(role="user", content="x")
+    system = Message(role="system", content="Be brief.")
+    assert encoder.preview([system, asked], counting).system == "changed"
+    assert encoder.preview([asked], counting).system == "missing"

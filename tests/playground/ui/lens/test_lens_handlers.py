@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from desk import SAMPLING, Desk
+from desk import SAMPLING, SKIP, Desk
 from fake_encoder import FIRST_CONTROL
 from fakes import Script
 from markup import read
@@ -21,7 +23,8 @@ async def test_the_lens_shows_what_is_typed_and_then_what_was_asked() -> None:
     assert "Type a prompt" in await desk.look("  ")
     desk.systems = ["old", ""]
     await desk.send("asked")
-    assert "Being answered" in await desk.look("typed")
+    assert "Being answered" in await desk.look("")
+    assert "<|user|>next\n" in read(await desk.look("next")).text
     await desk.stream(0)
     after = read(await desk.look("")).text
     assert "What the last answer was made from" in after
@@ -61,7 +64,40 @@ async def test_opening_and_closing() -> None:
     is_open, markup = await desk.lens.open(*typing, *desk.glance(0, is_open=False))
     assert is_open
     assert "typed" in read(markup).text
-    assert await desk.lens.close() == [False, ""]
+    assert await desk.lens.close(desk.watched[0]) == [False, ""]
+    assert await desk.key("typed") == ["", SKIP, SKIP]
+
+
+async def test_a_key_redraws_what_the_last_look_showed_with_the_new_text() -> None:
+    desk = Desk()
+    desk.systems = ["sys", ""]
+    await desk.follow("a", mode="Tokens")
+    caution, first, second = await desk.key("ab </s>")
+    assert (caution, first, second) == tuple(await desk.follow("ab </s>", mode="Tokens"))
+    assert 'class="boxes"' in first
+    assert "of A and B" in read(caution).text
+
+
+async def test_a_key_changes_nothing_under_a_template() -> None:
+    desk = Desk()
+    await desk.look("x", mode="Template")
+    assert (await desk.key("xy"))[1] == SKIP
+
+
+async def test_a_key_knows_what_was_said_since_the_last_look() -> None:
+    desk = Desk()
+    await desk.look("x")
+    await desk.send("asked")
+    await desk.answer()
+    assert "<|user|>asked\n" in read((await desk.key("next"))[1]).text
+
+
+async def test_of_two_pictures_the_one_begun_last_is_shown() -> None:
+    desk = Desk()
+    await desk.look("x")
+    slow, quick = asyncio.create_task(desk.key("one")), asyncio.create_task(desk.key("one, two"))
+    assert (await slow)[1] == SKIP
+    assert "one, two" in read((await quick)[1]).text
 
 
 async def test_a_tokenizer_that_never_comes_is_a_sentence_and_no_caution(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,8 +136,8 @@ def test_a_long_text_is_laid_out_in_part_and_counted_whole() -> None:
 @pytest.mark.parametrize(
     ("counted", "says"),
     [
-        ({"A": 3, "B": 12}, "A needs the fewest tokens, 3; B needs 12, 4.0 times as many."),
-        ({"A": 3, "B": 2, "C": 2}, "B and C need the fewest tokens, 2; A needs 3, 1.5 times as many."),
+        ({"A": 3, "B": 12}, "A needs the fewest tokens, 3; B needs 12, 4.00 times as many."),
+        ({"A": 3, "B": 2, "C": 2}, "B and C need the fewest tokens, 2; A needs 3, 1.50 times as many."),
         ({"A": 1, "B": 1}, "All need the same: 1 token."),
         ({"A": 0, "B": 2}, "A needs the fewest tokens, 0; B needs 2."),
         ({"A": 7}, "There is one tokenizer here"),
