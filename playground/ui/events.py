@@ -17,7 +17,7 @@ import gradio as gr
 from playground.ui.adapters import AdapterHandlers
 from playground.ui.comparing import Comparing, candidates
 from playground.ui.devices import DeviceHandlers, DevicesView
-from playground.ui.event_kinds import HERE, NOW, STREAMS_PER_PANEL
+from playground.ui.event_kinds import HERE, NOW, QUIET, STREAMS_PER_PANEL
 from playground.ui.handlers import Handlers
 from playground.ui.lens.about import AboutHandlers
 from playground.ui.lens.events import wire_probabilities
@@ -107,8 +107,7 @@ def wire_asking(
                 [panel.state, panel.chat],
                 concurrency_id=f"panel-{panel.index}",
                 concurrency_limit=STREAMS_PER_PANEL,
-                show_progress="hidden",
-                api_visibility="private",
+                **QUIET,
             )
             streamed.then(lens.looks, [*controls.typing(bar), *panel.glance], panel.lens.view, **NOW)
             for turned in (trigger, streamed):
@@ -246,8 +245,7 @@ def wire_adapters(own: AdapterHandlers, panels: list[Panel], bar: PromptBar, sho
             "concurrency_id": f"adapter-{panel.index}",
             "concurrency_limit": STREAMS_PER_PANEL,
             "trigger_mode": "multiple",
-            "show_progress": "hidden",
-            "api_visibility": "private",
+            **QUIET,
         }
         adapter.menu.input(own.choose, [adapter.menu, *place], **checks)
         gr.on([adapter.use.click, adapter.text.submit], own.use_typed, [adapter.text, *place], **checks)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from playground.ui.event_kinds import NOW, STREAMS_PER_PANEL
+from playground.ui.event_kinds import NOW, QUIET, STREAMS_PER_PANEL
 from playground.ui.lens.probabilities import ProbabilityHandlers
 from playground.ui.panel import Panel
 from playground.ui.prompt_bar import PromptBar
@@ -24,8 +24,7 @@ def wire_probabilities(own: ProbabilityHandlers, panels: list[Panel], bar: Promp
             concurrency_id=f"probabilities-{panel.index}",
             concurrency_limit=STREAMS_PER_PANEL,
             trigger_mode="multiple",
-            show_progress="hidden",
-            api_visibility="private",
+            **QUIET,
         )
         panel.model.change(own.follow, panel.shown_odds, [odds.view, odds.button], **NOW)
         gr.on([panel.clear.click, panel.remove.click], own.close, odds.showing, [odds.view, odds.button], **NOW)
