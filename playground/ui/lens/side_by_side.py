@@ -91,7 +91,7 @@ class SideBySideHandlers:
             return side_by_side_view.empty(NOTHING)
         models = dict.fromkeys(panel.model_id for panel in panels)
         columns = await asyncio.gather(*(self._column(model_id, text) for model_id in models))
-        title = "What is typed." if text is typed else "The last prompt."
+        title = "What is typed, by itself." if text is typed else "The last prompt, by itself."
         return await asyncio.to_thread(side_by_side_view.table, title, merged(columns))
 
     async def _column(self, model_id: str, text: str) -> tuple[Column, TokenizedText | None]:

@@ -47,11 +47,11 @@ def columns_of(text: str) -> list[Column]:
 
 async def test_what_is_typed_is_laid_out_or_else_the_last_prompt(desk: Desk) -> None:
     assert NOTHING in read(await lay(desk, " ")).text
-    assert "What is typed." in await lay(desk, "typed")
+    assert "What is typed, by itself." in await lay(desk, "typed")
     await desk.send("asked")
     await desk.answer()
     said = await lay(desk, "")
-    assert "The last prompt." in said
+    assert "The last prompt, by itself." in said
     assert ">a</b>" in said
 
 
@@ -102,7 +102,7 @@ async def test_half_a_character_and_a_missing_tokenizer_are_sentences(
 
 def test_every_line_stands_in_a_row_with_its_own_counts() -> None:
     columns = columns_of(TEXT)
-    shown = table("What is typed.", columns)
+    shown = table("What is typed, by itself.", columns)
     assert read(shown).tags.count("i") == 4
     boxes = re.findall(r"<b(?: class=\w)?(?: data-c=(\d+))? data-i=\"([\d ]+)\">(.*?)</b>", shown)
     assert all(len(ids.split()) == int(count or 1) for count, ids, _ in boxes)
