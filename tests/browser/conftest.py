@@ -9,6 +9,7 @@ import pytest
 from browser_panel import Playground
 from browser_path import ARGUMENTS, installed_browser
 from fakes import FakePool
+from gradio_client import Client
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from scripted_site import scripted_pool
 from serving import free_port, run_app, serving, stop_app
@@ -61,6 +62,12 @@ def app() -> Iterator[str]:
     process = run_app(port, "--models", "demo-krutrim,demo-kullm3")
     yield f"http://127.0.0.1:{port}/"
     stop_app(process)
+
+
+@pytest.fixture(scope="module")
+def client(app: str) -> Client:
+    """The app as a program sees it."""
+    return Client(app, verbose=False, analytics_enabled=False)
 
 
 @pytest.fixture(scope="module")

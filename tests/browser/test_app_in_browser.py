@@ -28,11 +28,6 @@ def playground(page: Page, app: str) -> Playground:
     return Playground(page, app)
 
 
-@pytest.fixture(scope="module")
-def client(app: str) -> Client:
-    return Client(app, verbose=False, analytics_enabled=False)
-
-
 STOP_AT_THE_FIRST_WORD = """() => new Promise(done => {
   const look = () => {
     const texts = [...document.querySelectorAll('#panel-0 .bot-row .md')].filter(md => !md.querySelector('.foot'));

@@ -21,11 +21,6 @@ def playground(page: Page, app: str) -> Playground:
     return Playground(page, app)
 
 
-@pytest.fixture(scope="module")
-def client(app: str) -> Client:
-    return Client(app, verbose=False, analytics_enabled=False)
-
-
 def render(client: Client, model_id: str, messages: Any, options: Any = None, longest: int = 512) -> dict[str, Any]:
     prompt: dict[str, Any] = client.predict(model_id, messages, options, longest, api_name="/render_prompt")
     return prompt

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from held_engines import Panel, machine, make_ready
+from held_engines import machine
+from pool_panel import Panel, make_ready
 
 from playground.errors import DownloadError, EngineBusyError, EngineClosedError, EngineError, LoadCancelledError
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from adapter_shelf import Shelf
-from held_engines import HeldAttach, HeldEngine, HeldLoads, Panel
+from held_engines import HeldAttach, HeldEngine, HeldLoads
+from pool_panel import Panel
 
 from model_registry.registry import Registry
 from playground.engines.pool import EnginePool

@@ -7,7 +7,8 @@ import logging
 
 import pytest
 from fakes import spec
-from held_engines import WHOLE, HeldLoads, Panel, device, machine
+from held_engines import WHOLE, HeldLoads, device, machine
+from pool_panel import Panel
 
 from model_registry.registry import Registry
 from playground.engines.pool import EnginePool

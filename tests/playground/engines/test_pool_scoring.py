@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from held_engines import Panel, ask, machine, make_ready, make_view_ready
+from held_engines import ask, machine
+from pool_panel import Panel, make_ready, make_view_ready
 
 from playground.engines.pool import EnginePool
 from playground.errors import EngineBusyError, EngineError, UnknownModelError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from held_engines import HeldEngine, Panel, machine, make_ready, make_view_ready, views
+from held_engines import HeldEngine, machine, views
+from pool_panel import Panel, make_ready, make_view_ready
 
 from playground.engines.pool import EnginePool
 from playground.errors import EngineBusyError, PlacementError

@@ -9,7 +9,8 @@ from typing import cast
 import pytest
 from adapter_shelf import Shelf, checked
 from fakes import spec
-from held_engines import WHOLE, HeldLoads, Panel, ask, device, machine, make_ready, make_view_ready, views
+from held_engines import WHOLE, HeldLoads, ask, device, machine, views
+from pool_panel import Panel, make_ready, make_view_ready
 
 from model_registry.registry import Registry
 from playground.engines import pool as pool_module

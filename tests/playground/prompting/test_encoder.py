@@ -18,16 +18,6 @@ GOLDENS = json.loads((Path(__file__).parents[2] / "goldens" / "templates.json").
 CASES = [(model_id, name) for model_id, cases in GOLDENS.items() for name in cases]
 
 
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return Registry.load()
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    return byte_tokenizer(adds_bos=True)
-
-
 def say(*contents: str) -> list[Message]:
     """A conversation that starts with the user."""
     return [Message(role="assistant" if i % 2 else "user", content=text) for i, text in enumerate(contents)]

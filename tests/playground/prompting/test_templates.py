@@ -25,16 +25,6 @@ MESSAGES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return Registry.load()
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    return byte_tokenizer(adds_bos=True)
-
-
 def write(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
     return render(tokenizer, user_template(text), MESSAGES, "KULLM3")
 
