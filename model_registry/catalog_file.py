@@ -1,4 +1,4 @@
-"""One TOML file to one ModelSpec or AdapterSpec; what is wrong with it becomes a sentence with file, key and line.
+"""One TOML file to one entry of the catalog; what is wrong with it becomes a sentence with file, key and line.
 
 Called by `model_registry.registry`. Paths in a file are relative to it; so is `template_file`, and ours stand in
 `chat_templates/`.
@@ -14,16 +14,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from model_registry.spec import AdapterSpec, ModelSpec
+from model_registry.spec import AdapterSpec, ModelSpec, ServerSpec
 from playground.errors import CatalogError
 
 USER_SOURCE = "user's catalog"
 ADAPTERS_KEY = "base_models"
 """What only an adapter has."""
+SERVER_KEY = "serves"
+"""What only a server has."""
+
+Entry = ModelSpec | AdapterSpec | ServerSpec
 
 
-def read_catalog_file(path: Path, *, ours: bool = False) -> ModelSpec | AdapterSpec:
-    """Read and validate one file. It describes an adapter if it has the key `base_models`, otherwise a model.
+def read_catalog_file(path: Path, *, ours: bool = False) -> Entry:
+    """Read and validate one file: an adapter if it has the key `base_models`, a server with `serves`, else a model.
 
     Args:
         path: the TOML file.
@@ -35,9 +39,10 @@ def read_catalog_file(path: Path, *, ours: bool = False) -> ModelSpec | AdapterS
     text = _read(path, "catalog file")
     raw = _parse(text, path)
     _resolve_files(raw, path)
-    kind: type[ModelSpec | AdapterSpec] = AdapterSpec if ADAPTERS_KEY in raw else ModelSpec
-    if not ours and isinstance(sources := raw.setdefault("sources", {}), dict):
-        for fact in set(kind.facts) & set(raw):
+    kind: type[Entry] = ServerSpec if SERVER_KEY in raw else AdapterSpec if ADAPTERS_KEY in raw else ModelSpec
+    facts = getattr(kind, "facts", ())
+    if facts and not ours and isinstance(sources := raw.setdefault("sources", {}), dict):
+        for fact in set(facts) & set(raw):
             sources.setdefault(fact, USER_SOURCE)
     try:
         return kind.model_validate(raw)

@@ -10,30 +10,39 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from model_registry.catalog_file import read_catalog_file
-from model_registry.spec import AdapterSpec, ModelSpec
-from playground.errors import AdapterError, CatalogError, UnknownModelError
+from model_registry.spec import AdapterSpec, ModelSpec, ServerSpec
+from playground.errors import AdapterError, CatalogError, EngineError, UnknownModelError
 
 CATALOG = Path(__file__).parent / "catalog"
 
 
 class Registry:
-    """Models and adapters by id, in the order of the catalog; names are compared without regard to case."""
+    """Models, adapters and servers by id, in the order of the catalog; case does not matter."""
 
-    def __init__(self, specs: Iterable[ModelSpec], adapters: Iterable[AdapterSpec] = ()) -> None:
+    def __init__(
+        self,
+        specs: Iterable[ModelSpec],
+        adapters: Iterable[AdapterSpec] = (),
+        servers: Iterable[ServerSpec] = (),
+    ) -> None:
         self._specs: dict[str, ModelSpec] = {}
         self._ids: dict[str, str] = {}
         self._adapters: dict[str, AdapterSpec] = {}
+        self._servers: dict[str, ServerSpec] = {}
         for spec in specs:
             self._add(spec)
         for adapter in adapters:
             self._add_adapter(adapter)
+        for server in servers:
+            self._add_server(server)
 
     @classmethod
     def load(cls, *catalog_files: Path) -> Registry:
         """Our catalog, then the user's files; a user's file may replace one of ours by giving the same id.
 
         Raises:
-            CatalogError: a file is wrong, a name belongs to two models, or an adapter to a model that is not there.
+            CatalogError: a file is wrong, a name belongs to two models, or an adapter or a server names a model
+                that is not there.
         """
         ours = [read_catalog_file(path, ours=True) for path in sorted(CATALOG.rglob("*.toml"))]
         users = [read_catalog_file(path) for path in catalog_files]
@@ -42,6 +51,7 @@ class Registry:
         return cls(
             [entry for entry in entries if isinstance(entry, ModelSpec)],
             [entry for entry in entries if isinstance(entry, AdapterSpec)],
+            [entry for entry in entries if isinstance(entry, ServerSpec)],
         )
 
     def __iter__(self) -> Iterator[ModelSpec]:
@@ -83,6 +93,27 @@ class Registry:
             raise AdapterError(f"There is no adapter {adapter_id!r} in the catalog. {near}")
         return adapter
 
+    def servers(self, model_id: str | None = None) -> tuple[ServerSpec, ...]:
+        """The servers that answer for a model, or all.
+
+        Raises:
+            UnknownModelError: there is no such model.
+        """
+        spec = None if model_id is None else self.get(model_id)
+        return tuple(each for each in self._servers.values() if spec is None or self.get(each.serves) is spec)
+
+    def server(self, server_id: str) -> ServerSpec:
+        """The server with this id.
+
+        Raises:
+            EngineError: there is none; the sentence names near misses.
+        """
+        server = self._servers.get(server_id.strip().lower())
+        if server is None:
+            near = _near(server_id, {key: key for key in self._servers}) if self._servers else "There are none."
+            raise EngineError(f"There is no server {server_id!r} in the catalog. {near}")
+        return server
+
     def _add(self, spec: ModelSpec) -> None:
         for name in (spec.id, *spec.aliases):
             owner = self._ids.setdefault(name.lower(), spec.id)
@@ -99,6 +130,15 @@ class Registry:
             except UnknownModelError as error:
                 raise CatalogError(f"The adapter {adapter.id!r} names an unknown base model. {error}") from error
         self._adapters[adapter.id] = adapter
+
+    def _add_server(self, server: ServerSpec) -> None:
+        if server.id in self._servers:
+            raise CatalogError(f"The id {server.id!r} belongs to two servers: rename one.")
+        try:
+            self.get(server.serves)
+        except UnknownModelError as error:
+            raise CatalogError(f"The server {server.id!r} serves an unknown model. {error}") from error
+        self._servers[server.id] = server
 
 
 def _near(name: str, ids: Mapping[str, str]) -> str:

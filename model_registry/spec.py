@@ -204,3 +204,22 @@ class AdapterSpec(_Sourced):
         if value == NO_ADAPTER:
             raise ValueError("no adapter can be called `none`, for that is the plain model")
         return value
+
+
+class ServerSpec(_Stated):
+    """An OpenAI-compatible server that answers for a model of the catalog.
+
+    serves: the id of that model, whose tokenizer and template make the prompts.
+    url: the base of its API, such as "http://127.0.0.1:8000/v1".
+    models: what the server calls the model, then what it calls adapters of it, if it has any.
+    key: the environment variable, or the Space's secret, that holds the server's key; None if it wants none.
+    messages_only: leave the prompt to the server, because its model or template is another.
+    """
+
+    id: Id
+    name: str
+    serves: str
+    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    key: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
+    messages_only: Annotated[bool, Field(strict=True)] = False

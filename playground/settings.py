@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-Quantise = Literal["auto", "none", "8-bit", "4-bit"]
+from pydantic import SecretStr
 
-MAX_PANELS = 4
-MAX_CONTEXTS = 64
+from playground.command_line import LOCAL_HOST, Quantise, parser, port_number
+from playground.limits import OPEN, PUBLIC, Limits
 
-LOCAL_HOST = "127.0.0.1"
 EVERY_HOST = "0.0.0.0"
 LOOPBACK = (LOCAL_HOST, "localhost", "::1")
-DEFAULT_PORT = 7860
+
+OPTIONS = "PLAYGROUND_OPTIONS"
+"""The environment variable with options as on the command line, over which they rule: a Space starts app.py bare."""
+
+USERS = "PLAYGROUND_USERS"
+"""The environment variable with who may open the page: name:password, and commas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +52,27 @@ class Settings:
     adapter_store: Path = field(default_factory=lambda: _adapter_store({}))
     typed_folders: bool = True
     edit_templates: bool = True
+    any_endpoint: bool = True
+    endpoints: tuple[str, ...] = ()
+    limits: Limits = OPEN
+    proxies: int = 0
+    users: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    zero_gpu: Literal["on", "rehearse", "off"] = "off"
 
     @classmethod
     def read(cls, arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
         """From `sys.argv` and `os.environ` unless others are given. A bad value ends the process with a sentence."""
         environment = os.environ if environment is None else environment
-        parser = _parser()
-        given = parser.parse_args(arguments)
+        options = parser()
+        given = options.parse_args(_all_arguments(options, arguments, environment))
         on_spaces = "SPACE_ID" in environment
         host = given.host or environment.get("GRADIO_SERVER_NAME") or (EVERY_HOST if on_spaces else LOCAL_HOST)
         only_here = host in LOOPBACK and not on_spaces
         try:
             port = given.port or _optional_port(environment.get("GRADIO_SERVER_PORT", ""))
         except argparse.ArgumentTypeError as error:
-            parser.error(f"environment variable GRADIO_SERVER_PORT: {error}")
+            options.error(f"environment variable GRADIO_SERVER_PORT: {error}")
+        strangers = on_spaces if given.public is None else given.public
         return cls(
             models=given.models,
             catalogs=tuple(given.catalog),
@@ -73,7 +86,19 @@ class Settings:
             adapter_store=_adapter_store(environment),
             typed_folders=only_here,
             edit_templates=only_here or given.edit_templates,
+            any_endpoint=only_here,
+            endpoints=tuple(given.endpoints),
+            limits=replace(PUBLIC if strangers else OPEN, **dict(given.limit)),
+            proxies=given.proxies if given.proxies is not None else int(on_spaces),
+            users=_users(options, environment.get(USERS, "")),
+            zero_gpu=_zero_gpu(given.zero_gpu, environment),
         )
+
+
+def read_secret(name: str, environment: Mapping[str, str] | None = None) -> SecretStr | None:
+    """A server's key, by the name of its environment variable; None where it is not set, or empty."""
+    value = (os.environ if environment is None else environment).get(name, "").strip()
+    return SecretStr(value) if value else None
 
 
 def has_desktop(environment: Mapping[str, str], platform: str = os.name) -> bool:
@@ -97,103 +122,29 @@ def _adapter_store(environment: Mapping[str, str]) -> Path:
     return Path(os.path.expanduser(home), "assets", "krutrim-kullm3-playground", "adapters")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="app.py",
-        description="Ask two to four language models the same thing, side by side and live.",
-        epilog="`python -m model_registry` lists the models.",
-    )
-    parser.add_argument(
-        "--models",
-        type=_models,
-        default=(),
-        metavar="A,B",
-        help="the models of the first panels, one to four ids and commas (default: what this machine can hold)",
-    )
-    parser.add_argument(
-        "--catalog",
-        type=_file,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a TOML file with a model or an adapter of your own; may be given several times",
-    )
-    parser.add_argument(
-        "--adapters",
-        type=_folder,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a folder that holds a LoRA adapter, or several in folders of their own; may be given several times",
-    )
-    _add_placement(parser)
-    parser.add_argument("--host", help=f"address to listen on (default: {LOCAL_HOST}, this machine only)")
-    parser.add_argument("--port", type=_port, help=f"port to listen on (default: the first free from {DEFAULT_PORT})")
-    parser.add_argument(
-        "--edit-templates",
-        action="store_true",
-        help="let whoever opens the page write chat templates of their own; they run here, in a sandbox that keeps "
-        "them from the server's data, not from taking all its time and memory (default: where only this machine can "
-        "open the page)",
-    )
-    parser.add_argument("--no-browser", dest="browser", action="store_false", help="do not open the browser")
-    return parser
-
-
-def _add_placement(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--quantise",
-        choices=get_args(Quantise),
-        default="auto",
-        help="weights in 8 or 4 bits: auto only where they do not fit otherwise, none never, 8-bit and 4-bit always "
-        "(default: auto)",
-    )
-    parser.add_argument(
-        "--contexts",
-        type=_contexts,
-        default=4,
-        metavar="N",
-        help=f"answers of full length that each model has room for at once, 1 to {MAX_CONTEXTS} (default: 4)",
-    )
-    parser.add_argument(
-        "--offload",
-        action="store_true",
-        help="let weights that fit on no GPU lie in the computer's memory; such a model is slow",
-    )
-
-
-def _models(text: str) -> tuple[str, ...]:
-    models = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not 1 <= len(models) <= MAX_PANELS:
-        raise argparse.ArgumentTypeError(f"give one to {MAX_PANELS} model ids separated by commas, not {text!r}")
-    return models
-
-
-def _contexts(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_CONTEXTS:
-        raise argparse.ArgumentTypeError(f"give a number of contexts from 1 to {MAX_CONTEXTS}, not {text!r}")
-    return int(text)
-
-
-def _file(text: str) -> Path:
-    path = Path(os.path.expanduser(text))
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
-    return path
-
-
-def _folder(text: str) -> Path:
-    path = Path(os.path.expanduser(text))
-    if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {text!r}")
-    return path
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"a port is a number from 1 to 65535, not {text!r}")
-    return int(text)
+def _all_arguments(
+    options: argparse.ArgumentParser, arguments: Sequence[str] | None, environment: Mapping[str, str]
+) -> Sequence[str]:
+    """Those of the command line, then those of the environment."""
+    line = sys.argv[1:] if arguments is None else arguments
+    try:
+        return [*line, *shlex.split(environment.get(OPTIONS, ""))]
+    except ValueError as error:
+        options.error(f"environment variable {OPTIONS}: {str(error).lower()}")
 
 
 def _optional_port(text: str) -> int | None:
-    return _port(text) if text else None
+    return port_number(text) if text else None
+
+
+def _zero_gpu(asked: str, environment: Mapping[str, str]) -> Literal["on", "rehearse", "off"]:
+    if asked != "auto":
+        return "rehearse" if asked == "rehearse" else "off"
+    return "on" if environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true") else "off"
+
+
+def _users(options: argparse.ArgumentParser, text: str) -> tuple[tuple[str, str], ...]:
+    users = [tuple(part.strip().split(":", 1)) for part in text.split(",") if part.strip()]
+    if any(len(user) != 2 or not all(user) for user in users):
+        options.error(f"environment variable {USERS}: write name:password, with commas between users")
+    return tuple((name, password) for name, password in users)

@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 Role = Literal["system", "user", "assistant"]
@@ -21,6 +21,7 @@ TemplateSource = Literal["tokenizer", "card", "user", "none"]
 ControlText = Literal["plain", "as_typed"]
 WhenFull = Literal["refuse", "drop_oldest"]
 LoadStage = Literal["waiting", "download", "weights", "start", "adapter"]
+SentAs = Literal["token_ids", "text", "messages"]
 
 MAX_SEED = 2**32 - 1
 MAX_ADAPTER_SCALE = 2.0
@@ -95,6 +96,21 @@ class AdapterUse(_Value):
     scale: Annotated[float, Field(ge=0, le=MAX_ADAPTER_SCALE, allow_inf_nan=False)] = 1.0
 
 
+class EndpointUse(_Value):
+    """The server that is to answer, instead of an engine of this machine, and how it is spoken to.
+
+    url: the base of an OpenAI-compatible API, such as "http://127.0.0.1:8000/v1".
+    model: what the server calls the model, or the adapter, that shall answer.
+    key: the server's key, "" if it wants none; never shown, logged or stored.
+    messages_only: send the messages and leave the prompt to the server, because its model is another than `model_id`.
+    """
+
+    url: Text
+    model: Text
+    key: SecretStr = SecretStr("")
+    messages_only: bool = False
+
+
 class PromptOptions(_Value):
     """What the user decides about how a conversation becomes a prompt.
 
@@ -112,11 +128,16 @@ class PromptOptions(_Value):
 
 
 class GenerationRequest(_Value):
-    """One panel's question to one engine."""
+    """One panel's question to one engine.
+
+    turn_id: the same for all panels that were asked at once.
+    """
 
     request_id: str = Field(default_factory=new_request_id)
+    turn_id: str = Field(default_factory=new_request_id)
     model_id: Text
     adapter: AdapterUse | None = None
+    endpoint: EndpointUse | None = None
     messages: tuple[Message, ...]
     options: PromptOptions = PromptOptions()
     sampling: SamplingParams = Field(default_factory=SamplingParams)
@@ -149,29 +170,20 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Others are being answered. `position` counts from 1; `estimate_s` is None until there is something to go by."""
+
+    position: int
+    estimate_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LoadProgress:
     """How far the loading of a model has come; bytes are 0 where they are not known."""
 
     stage: LoadStage
     done_bytes: int = 0
     total_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationChunk:
-    """A piece of an answer: text in whole grapheme clusters, and what is known of its cost so far.
-
-    Only the last chunk has a `finish_reason`. The deltas of all chunks, joined, are the answer.
-
-    token_ids: the tokens that came since the chunk before, as the model wrote them: an end token, what a stop string
-        cut off, and those whose text is still to come are among them. Empty where the engine cannot tell.
-    """
-
-    delta: str
-    finish_reason: FinishReason | None = None
-    usage: Usage | None = None
-    timings: Timings | None = None
-    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +221,27 @@ class ScoredPiece:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationChunk:
+    """A piece of an answer: text in whole grapheme clusters, and what is known of its cost so far.
+
+    Only the last chunk has a `finish_reason`. The deltas of all chunks, joined, are the answer.
+
+    token_ids: the tokens that came since the chunk before, as the model wrote them: an end token, what a stop string
+        cut off, and those whose text is still to come are among them. Empty where the engine cannot tell.
+    scores: how probable the tokens since the chunk before were, of engines that tell it only while they answer.
+    sent_as: how a server was given the prompt, in its first chunk; None of engines of this machine.
+    """
+
+    delta: str
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+    token_ids: tuple[int, ...] = ()
+    scores: tuple[ScoredPiece, ...] = ()
+    sent_as: SentAs | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceUse:
     """What one engine takes of one device, and what that device has, in bytes.
 
@@ -242,5 +275,5 @@ class DeviceReport:
     engines: tuple[tuple[EngineLabel, DeviceUse], ...] = ()
 
 
-StreamEvent = LoadProgress | GenerationChunk
-"""What comes up from the pool: progress while the model loads, then chunks."""
+StreamEvent = Waiting | LoadProgress | GenerationChunk
+"""What a panel hears: its place in the line, progress while the model loads, then chunks."""

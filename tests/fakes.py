@@ -166,6 +166,9 @@ class FakePool:
     def preload(self, model_ids: Sequence[str]) -> None:
         self.preloaded += [self.registry.get(model_id).id for model_id in model_ids]
 
+    def expect(self, requests: Sequence[GenerationRequest]) -> None:
+        self.preload([request.model_id for request in requests])
+
     def cancel(self, model_id: str) -> None:
         self.cancelled.append(self.registry.get(model_id).id)
 

@@ -13,17 +13,18 @@ SOURCES = [
     ROOT / "app.py",
     *sorted((ROOT / "playground").rglob("*.py")),
     *sorted((ROOT / "model_registry").rglob("*.py")),
+    *sorted((ROOT / "spaces_config").rglob("*.py")),
 ]
 
 # A module may import its own layer and the layers below it.
 LAYERS = (
     ("playground.errors", "playground.types", "playground.log"),
     ("model_registry",),
-    ("playground.settings", "playground.hub_errors"),
-    ("playground.prompting", "playground.placement", "playground.adapters"),
+    ("playground.settings", "playground.command_line", "playground.limits", "playground.hub_errors"),
+    ("playground.prompting", "playground.placement", "playground.adapters", "playground.admission"),
     ("playground.engines",),
     ("playground.ui",),
-    ("app",),
+    ("app", "spaces_config"),
 )
 LONG_FILES: frozenset[str] = frozenset()
 

@@ -121,6 +121,10 @@ class EnginePool:
         specs = [self.registry.get(model_id) for model_id in model_ids]
         self._roster.begin([*{spec.id: spec for spec in specs}.values()])
 
+    def expect(self, requests: Sequence[GenerationRequest]) -> None:
+        """The requests of one turn will be streamed now: their models are placed together. Raises as `preload`."""
+        self.preload([request.model_id for request in requests])
+
     def cancel(self, model_id: str) -> None:
         """Give up a load: streams that wait for it end with LoadCancelledError. Others are ignored."""
         self._roster.give_up(self.registry.get(model_id).id)

@@ -14,8 +14,9 @@ import gradio as gr
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
+from playground.limits import MAX_PANELS
 from playground.placement.planner import needed_bytes
-from playground.settings import MAX_PANELS, Settings
+from playground.settings import Settings
 from playground.ui import view
 from playground.ui.adapters import AdapterHandlers
 from playground.ui.api.endpoints import wire_api

@@ -16,7 +16,7 @@ import gradio as gr
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
 from playground.errors import PlaygroundError, PromptError, SamplingError
-from playground.types import GenerationRequest, SamplingParams, half_character
+from playground.types import GenerationRequest, SamplingParams, half_character, new_request_id
 from playground.ui import view
 from playground.ui.adapter_state import PanelAdapter
 from playground.ui.lens.prompting import PromptingValues
@@ -90,8 +90,10 @@ class Handlers:
             self._check_texts(prompt, asked)
         except (SamplingError, PromptError) as error:
             return [*nothing[:2], view.hint(str(error)), *nothing[3:]]
+        turn_id = new_request_id()
         requests = [
-            self._request(question, prompt, sampling, wishes.prompting) if question else None for question in asked
+            self._request(question, turn_id, prompt, sampling, wishes.prompting) if question else None
+            for question in asked
         ]
         refusals = await self._refusals(requests)
         await self._expect([each for each, refusal in zip(requests, refusals, strict=True) if each and not refusal])
@@ -115,7 +117,7 @@ class Handlers:
         except (SamplingError, PromptError) as error:
             return [view.hint(str(error)), *[gr.skip()] * 3]
         earlier = question._replace(state=question.state.without_last())
-        request = self._request(earlier, last.prompt, sampling, wishes.prompting)
+        request = self._request(earlier, new_request_id(), last.prompt, sampling, wishes.prompting)
         return ["", *_open(earlier, request, "")]
 
     async def stop(self, *controls: StreamControl) -> None:
@@ -169,11 +171,12 @@ class Handlers:
                 raise PromptError(f"{name}: {sentence}.")
 
     def _request(
-        self, question: Question, prompt: str, sampling: SamplingParams, prompting: PromptingValues
+        self, question: Question, turn_id: str, prompt: str, sampling: SamplingParams, prompting: PromptingValues
     ) -> GenerationRequest:
         messages = question.state.messages(self._system(question), prompt)
         adapter = question.adapter.use(question.model_id, 1.0 if question.scale is None else question.scale)
         return GenerationRequest(
+            turn_id=turn_id,
             model_id=question.model_id,
             adapter=adapter,
             messages=messages,
@@ -182,9 +185,9 @@ class Handlers:
         )
 
     async def _expect(self, requests: Sequence[GenerationRequest]) -> None:
-        """Have the models of one turn placed together, before the first of them takes another's room."""
+        """Announce the requests of one turn, before the first of them takes another's room."""
         try:
-            await asyncio.to_thread(self.pool.preload, [request.model_id for request in requests])
+            await asyncio.to_thread(self.pool.expect, requests)
         except PlaygroundError:
             return  # each stream says so in its own panel
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from playground.errors import PlaygroundError
-from playground.types import LoadProgress, StreamEvent
+from playground.types import LoadProgress, StreamEvent, Waiting
 from playground.ui import view
 from playground.ui.pace import Command, Inbox, StreamControl, paced
 from playground.ui.state import PanelState
@@ -35,11 +35,12 @@ log = logging.getLogger(__name__)
 
 
 class PanelStream:
-    """Folds one stream into one panel's state. `progress` is how far the model's loading is, None once it speaks."""
+    """Folds one stream into one panel's state. `progress` is its place in the line, or how far the
+    model's loading is; None once it speaks."""
 
     def __init__(self, state: PanelState) -> None:
         self.state = state
-        self.progress: LoadProgress | None = None
+        self.progress: Waiting | LoadProgress | None = None
         self._begun = time.monotonic()
 
     def fold(self, batch: Iterable[StreamEvent | Command]) -> None:
@@ -48,7 +49,7 @@ class PanelStream:
                 self.state = self.state.stop()
             elif event == "clear":
                 self.state = self.state.clear()
-            elif isinstance(event, LoadProgress):
+            elif isinstance(event, Waiting | LoadProgress):
                 self.progress = event
             else:
                 self.progress, self.state = None, self.state.fold(event)

@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any
 
-from playground.types import AdapterUse, FinishReason, LoadProgress, LoadStage, Timings, Usage
+from playground.types import AdapterUse, FinishReason, LoadProgress, LoadStage, Timings, Usage, Waiting
 from playground.ui.state import PanelState, Turn
 
 ChatMessages = list[dict[str, Any]]
@@ -44,7 +44,7 @@ def verbatim(text: str) -> str:
     return html.escape(text).translate(SHOWN)
 
 
-def chat(state: PanelState, waited_s: float = 0.0, progress: LoadProgress | None = None) -> ChatMessages:
+def chat(state: PanelState, waited_s: float = 0.0, progress: Waiting | LoadProgress | None = None) -> ChatMessages:
     """The panel's turns as Chatbot messages: the prompt, then the answer and a line about it.
 
     The answer is a part of its own that only grows, so that an update sends what is new and no more; content is
@@ -65,13 +65,23 @@ def _part(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 
 
-def _waiting(turn: Turn, waited_s: float, progress: LoadProgress | None) -> str:
+def _waiting(turn: Turn, waited_s: float, progress: Waiting | LoadProgress | None) -> str:
     if turn.answer:
         said = f"answering · {turn.usage.completion_tokens} tokens" if turn.usage else "answering"
     else:
-        said = f"{verbatim(turn.request.model_id)}: {load_line(progress)}" if progress else "Reading the prompt"
+        said = _before_the_first_word(turn, progress)
         said += f" · {waited_s:.0f} s" if waited_s >= 1 else ""
     return f'<div class="foot busy">{said}</div>'
+
+
+def _before_the_first_word(turn: Turn, progress: Waiting | LoadProgress | None) -> str:
+    match progress:
+        case LoadProgress():
+            return f"{verbatim(turn.request.model_id)}: {load_line(progress)}"
+        case Waiting(position, estimate_s):
+            about = "" if estimate_s is None else f" · about {max(1, round(estimate_s))} s"
+            return f"Waiting for a place: number {position} in line{about}"
+    return "Reading the prompt"
 
 
 def load_line(progress: LoadProgress) -> str:

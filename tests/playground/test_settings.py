@@ -7,8 +7,9 @@ from typing import get_args
 
 import pytest
 
+from playground.command_line import Quantise
 from playground.placement.plan import PlanOptions, QuantisationChoice
-from playground.settings import Quantise, Settings
+from playground.settings import Settings
 
 
 def test_the_defaults_are_for_this_machine_alone() -> None:

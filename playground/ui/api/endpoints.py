@@ -20,7 +20,7 @@ from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
 from playground.adapters.facts import CheckedAdapter
 from playground.errors import PlaygroundError
-from playground.types import AdapterUse, GenerationRequest, LoadProgress, SamplingParams
+from playground.types import AdapterUse, GenerationChunk, GenerationRequest, LoadProgress, SamplingParams
 from playground.ui.api.prompts import rendered, tokenized
 from playground.ui.api.reading import (
     COUNT,
@@ -153,7 +153,7 @@ class Api:
             tokens: list[int] = []
             async with aclosing(self.pool.stream(request)) as events:
                 async for event in events:
-                    if not isinstance(event, LoadProgress):
+                    if isinstance(event, GenerationChunk):
                         text += event.delta
                         tokens += event.token_ids
                     yield _step(event, text, tokens, request)
