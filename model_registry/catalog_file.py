@@ -1,6 +1,6 @@
 """One TOML file to one entry of the catalog; what is wrong with it becomes a sentence with file, key and line.
 
-Called by `model_registry.registry`. Paths in a file are relative to it; so is `template_file`, and ours stand in
+Called by `model_registry.registry`; the profiles of Spaces are read and judged by the same rules. Paths in a file are relative to it; so is `template_file`, and ours stand in
 `chat_templates/`.
 """
 
@@ -36,8 +36,8 @@ def read_catalog_file(path: Path, *, ours: bool = False) -> Entry:
     Raises:
         CatalogError: it cannot be read, is no TOML, or has a wrong or missing key.
     """
-    text = _read(path, "catalog file")
-    raw = _parse(text, path)
+    text = read_text(path, "catalog file")
+    raw = parse_toml(text, path)
     _resolve_files(raw, path)
     kind: type[Entry] = ServerSpec if SERVER_KEY in raw else AdapterSpec if ADAPTERS_KEY in raw else ModelSpec
     facts = getattr(kind, "facts", ())
@@ -47,17 +47,19 @@ def read_catalog_file(path: Path, *, ours: bool = False) -> Entry:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise CatalogError(_sentence(path, text, error)) from error
+        raise invalid(path, text, error) from error
 
 
-def _read(path: Path, what: str) -> str:
+def read_text(path: Path, what: str) -> str:
+    """Raises CatalogError, which calls the file `what`."""
     try:
         return path.read_text(encoding="utf-8-sig")  # Windows editors begin a file with a byte order mark
     except (OSError, ValueError) as error:
         raise CatalogError(f"The {what} {path} cannot be read: {error}.") from error
 
 
-def _parse(text: str, path: Path) -> dict[str, Any]:
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """Raises CatalogError."""
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # beside its own, tomllib lets those of huge numbers and nests out
@@ -70,12 +72,13 @@ def _resolve_files(raw: dict[str, Any], path: Path) -> None:
     if isinstance(weights, dict) and isinstance(weights.get("path"), str):
         weights["path"] = path.parent.resolve() / weights["path"]
     if isinstance(prompt, dict) and isinstance(prompt.get("template_file"), str):
-        prompt["template"] = _read(path.parent / prompt.pop("template_file"), "chat template")
+        prompt["template"] = read_text(path.parent / prompt.pop("template_file"), "chat template")
 
 
-def _sentence(path: Path, text: str, error: ValidationError) -> str:
+def invalid(path: Path, text: str, error: ValidationError) -> CatalogError:
+    """What is wrong with a file's values, each with its line."""
     problems = [_problem(text, item["loc"], item["type"], item["msg"]) for item in error.errors(include_url=False)]
-    return f"{path}: " + "; ".join(problems) + "."
+    return CatalogError(f"{path}: " + "; ".join(problems) + ".")
 
 
 def _problem(text: str, loc: tuple[int | str, ...], kind: str, message: str) -> str:

@@ -13,6 +13,7 @@ Raised everywhere, shown by `playground.ui` in the panel where they happened.
     ├── SamplingError           a sampling parameter is out of range or not honoured by this engine
     ├── AdapterError            an adapter is not safe, or does not fit its model: names file, field and layer
     ├── PlacementError          no device can hold the model: says what is missing
+    ├── SpaceError              a Space cannot be built, checked or uploaded: says what is in the way
     ├── LoadError               a model could not be loaded
     │   ├── CheckpointError     its files are missing, damaged or of an unsupported kind
     │   ├── DownloadError       the Hub did not give them: offline, gated, not found
@@ -63,6 +64,10 @@ class AdapterError(PlaygroundError):
 
 
 class PlacementError(PlaygroundError):
+    pass
+
+
+class SpaceError(PlaygroundError):
     pass
 
 
