@@ -1,1 +1,1 @@
-"""Who may ask, how much, and who is next: the line in front of the engines."""
+"""Who may ask now, how much, and who comes next: what stands between visitors and the engines."""

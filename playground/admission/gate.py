@@ -1,0 +1,196 @@
+"""The one gate that every prompt goes through: refuses what is too much, lets the others wait for their place.
+
+What is counted is the turn: all panels, asked at once. Its verbs may be used from any thread and event loop. Knows
+neither engines nor gradio; asked by the page and the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from playground.admission.frequency import Frequency
+from playground.admission.line import Line
+from playground.admission.visitor import Visitor
+from playground.errors import EngineBusyError
+from playground.limits import OPEN, Limits
+from playground.types import GenerationRequest, StreamEvent, Waiting
+
+ANNOUNCED_S = 15.0
+"""Seconds that a turn waits for its streams: a browser that went away between prompt and answer sends none."""
+
+TELL_S = 1.0
+"""Seconds between two words to whoever waits; their place itself they get at once."""
+
+Events = Callable[[GenerationRequest], AsyncGenerator[StreamEvent, None]]
+
+
+@dataclass
+class _Turn:
+    """`to_come`: streams that were announced and are not there yet; `running`: those that are."""
+
+    visitor: Visitor
+    placed: Future[None]
+    to_come: int
+    running: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return not self.to_come and not self.running
+
+
+class Gate:
+    """`limits` of lengths are not its business, but those of numbers and times."""
+
+    def __init__(self, limits: Limits = OPEN, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits
+        self._clock = clock
+        self._line = Line(limits.places, clock)
+        self._asked = Frequency(limits.asks_per_minute, clock)
+        self._turns: dict[str, _Turn] = {}
+        self._announced: dict[str, float] = {}
+        self._lock = threading.Lock()
+        """Held to look at any of the four."""
+        at_all = (limits.places, limits.running_per_session, limits.running_per_address, limits.asks_per_minute)
+        self._is_open = all(limit is None for limit in at_all)
+
+    @property
+    def taken(self) -> int:
+        """Places that are taken now."""
+        return self._line.taken
+
+    @property
+    def waiting(self) -> int:
+        """Turns that wait now."""
+        return self._line.length
+
+    def refusal(self, visitor: Visitor) -> str:
+        """Why this visitor may not ask now, and what to do; "" if they may."""
+        if self._is_open:
+            return ""
+        with self._lock:
+            return self._refusal(visitor)
+
+    def admit(self, visitor: Visitor, requests: Sequence[GenerationRequest]) -> None:
+        """Take a turn: these requests, all of one turn, will be streamed now. None are no turn.
+
+        Raises:
+            EngineBusyError: what `refusal` says.
+        """
+        if self._is_open or not requests:
+            return
+        with self._lock:
+            if sentence := self._refusal(visitor):
+                raise EngineBusyError(sentence)
+            self._asked.count(visitor.origin)
+            self._enter(visitor, requests[0].turn_id, len(requests))
+
+    def stream(self, visitor: Visitor, request: GenerationRequest, events: Events) -> AsyncGenerator[StreamEvent, None]:
+        """`events` of the request once its turn has a place; before that, Waiting at once and every second.
+
+        The turn keeps its place until the last of its streams has ended. Closing this gives it up, in the line too.
+
+        Raises:
+            EngineBusyError: the turn was not admitted, or too long ago, and the line is full by now.
+        """
+        return events(request) if self._is_open else self._stream(visitor, request, events)
+
+    async def _stream(
+        self, visitor: Visitor, request: GenerationRequest, events: Events
+    ) -> AsyncGenerator[StreamEvent, None]:
+        turn = self._join(visitor, request.turn_id)
+        placed = asyncio.wrap_future(turn.placed)
+        try:
+            while not turn.placed.done() and (waiting := self._tell(request.turn_id)):
+                yield waiting
+                await asyncio.wait([placed], timeout=TELL_S)
+            async with aclosing(events(request)) as answer:
+                async for event in answer:
+                    yield event
+        finally:
+            placed.cancel()
+            self._part(request.turn_id, turn)
+
+    def _refusal(self, visitor: Visitor) -> str:
+        self._let_go()
+        limits = self.limits
+        if wait_s := self._asked.wait_s(visitor.origin):
+            most = _prompts(limits.asks_per_minute)
+            return f"You are asking faster than {most} a minute: wait {math.ceil(wait_s)} s."
+        if visitor.session and self._is_reached(
+            limits.running_per_session, lambda other: other.session == visitor.session
+        ):
+            running = _running(limits.running_per_session)
+            return f"{running} in this page already: wait until one has ended, or press Stop."
+        if self._is_reached(limits.running_per_address, lambda other: other.origin == visitor.origin):
+            return f"{_running(limits.running_per_address)} for your address already: wait until one has ended."
+        return self._line_is_full() if self._is_full() else ""
+
+    def _line_is_full(self) -> str:
+        return f"{_prompts(self.limits.waiting)} wait in line already: try again in a minute."
+
+    def _is_reached(self, limit: int | None, counts: Callable[[Visitor], bool]) -> bool:
+        return limit is not None and sum(counts(turn.visitor) for turn in self._turns.values()) >= limit
+
+    def _is_full(self) -> bool:
+        waiting = self.limits.waiting
+        return waiting is not None and not self._line.is_free and self._line.length >= waiting
+
+    def _enter(self, visitor: Visitor, turn_id: str, streams: int) -> _Turn:
+        turn = self._turns[turn_id] = _Turn(visitor, self._line.enter(turn_id), streams)
+        self._announced[turn_id] = self._clock() + ANNOUNCED_S
+        return turn
+
+    def _join(self, visitor: Visitor, turn_id: str) -> _Turn:
+        """A stream of the turn begins; one that comes after all else of its turn has ended is a turn of its own."""
+        with self._lock:
+            self._let_go()
+            turn = self._turns.get(turn_id)
+            if turn is None:
+                if self._is_full():
+                    raise EngineBusyError(self._line_is_full())
+                turn = self._enter(visitor, turn_id, 1)
+            turn.to_come = max(0, turn.to_come - 1)
+            turn.running += 1
+            return turn
+
+    def _tell(self, turn_id: str) -> Waiting | None:
+        with self._lock:
+            self._let_go()
+            position = self._line.position(turn_id)
+            return Waiting(position, self._line.estimate_s(position)) if position else None
+
+    def _part(self, turn_id: str, turn: _Turn) -> None:
+        with self._lock:
+            turn.running -= 1
+            self._end(turn_id, turn)
+
+    def _let_go(self) -> None:
+        """Turns whose streams should have come by now wait for them no longer. They stand in the order of that time."""
+        now = self._clock()
+        while self._announced and next(iter(self._announced.values())) <= now:
+            turn_id = next(iter(self._announced))
+            del self._announced[turn_id]
+            turn = self._turns[turn_id]
+            turn.to_come = 0
+            self._end(turn_id, turn)
+
+    def _end(self, turn_id: str, turn: _Turn) -> None:
+        if turn.is_over:
+            self._turns.pop(turn_id)
+            self._announced.pop(turn_id, None)
+            self._line.leave(turn_id)
+
+
+def _prompts(number: int | None) -> str:
+    return "1 prompt" if number == 1 else f"{number} prompts"
+
+
+def _running(number: int | None) -> str:
+    return f"{_prompts(number)} {'is' if number == 1 else 'are'} answered or waiting"

@@ -1,0 +1,44 @@
+"""How long texts, answers and conversations may be. Checked where they arrive, for no browser has to keep to a field.
+
+Knows neither visitors nor components. Called by the handlers of the page and by the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from playground.errors import PromptError, SamplingError
+from playground.limits import Limits
+from playground.types import Message
+
+
+def check_texts(texts: Mapping[str, str], limits: Limits) -> None:
+    """`texts` by what they are called. Raises PromptError, which names the first that is too long."""
+    most = limits.prompt_characters
+    for name, text in texts.items():
+        if most is not None and len(text) > most:
+            raise PromptError(
+                f"{name}: {len(text):,} characters, and at most {most:,} may be sent here. Shorten it, or run the "
+                "playground yourself: there is no such limit then."
+            )
+
+
+def check_answer(tokens: int, limits: Limits) -> None:
+    """The longest answer that is asked for. Raises SamplingError."""
+    most = limits.answer_tokens
+    if most is not None and tokens > most:
+        raise SamplingError(f"Longest answer: at most {most:,} tokens may be asked for here, not {tokens:,}.")
+
+
+def check_turns(turns: int, limits: Limits) -> None:
+    """The turns of a conversation, with the one that is to come. Raises PromptError."""
+    if limits.turns is not None and turns > limits.turns:
+        raise PromptError(f"This conversation has {limits.turns} prompts, and may not go on here: Clear begins anew.")
+
+
+def check_messages(messages: Sequence[Message], limits: Limits) -> None:
+    """A whole conversation, as programs send it. Raises PromptError."""
+    check_turns(sum(message.role == "user" for message in messages), limits)
+    if limits.turns is not None and len(messages) > 2 * limits.turns + 1:
+        raise PromptError(f"messages: {len(messages):,}, and at most {2 * limits.turns + 1:,} may be sent here.")
+    check_texts({f"messages.{place}.content": message.content for place, message in enumerate(messages)}, limits)
