@@ -1,8 +1,8 @@
 """Krutrim-1 (an MPT-style decoder: grouped-query attention, ALiBi, clipped Q/K/V) for current transformers.
 
 Loads the original checkpoints as they are, under their own parameter names, and runs none of the code beside them.
-Reading order: settings (krutrim_config.py), ALiBi, attention, feed-forward, block, model, language model head.
-Knows nothing of catalogs or engines; the loader, the stand-ins' training and a vLLM plugin use it.
+Reading order: settings (krutrim_config.py), ALiBi (krutrim_alibi.py), attention, feed-forward, block, model, language
+model head. Knows nothing of catalogs or engines; the loader, the stand-ins' training and the vLLM plugin use it.
 """
 
 from __future__ import annotations
@@ -18,58 +18,18 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from model_registry.architectures.krutrim_alibi import alibi_columns
 from model_registry.architectures.krutrim_checks import require_agreement, require_positions
-from model_registry.architectures.krutrim_config import ALIBI_COLUMNS, KrutrimConfig, activation
+from model_registry.architectures.krutrim_config import KrutrimConfig, activation
 
 __all__ = ["KrutrimConfig", "KrutrimForCausalLM", "KrutrimModel", "register"]
-
-
-def alibi_slopes(n_heads: int, bias_max: float, device: torch.device | None = None) -> Tensor:
-    """One slope a head, (n_heads,) float32, in llm-foundry's order for head counts that are no power of two."""
-    size = 1 << (n_heads - 1).bit_length()
-    exponents = torch.arange(1, size + 1, dtype=torch.float32, device=device) * (bias_max / size)
-    slopes = torch.exp2(-exponents)
-    return slopes if size == n_heads else torch.cat([slopes[1::2], slopes[::2]])[:n_heads]
-
-
-def exact_parts(x: Tensor, count: int) -> list[Tensor]:
-    """Splits float32 into parts of 8 significant bits, exact in bfloat16; three of them add up to x exactly."""
-    parts = []
-    for _ in range(count):
-        # Cut in the bit pattern: a compiler may drop a cast to bfloat16 and back.
-        part = (x.view(torch.int32) & -65536).view(torch.float32)
-        parts.append(part)
-        x = x - part
-    return parts
-
-
-def alibi_columns(config: KrutrimConfig, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Columns that, appended to q and k, add slope * (k_pos - q_pos) to every score of any attention kernel.
-
-    position_ids (batch, length), below 65,536 -> q columns (batch, n_heads, length, head_dim - v_head_dim) and
-    k columns (batch, 1, length, head_dim - v_head_dim). Every entry is exact in bfloat16: a position is its high and
-    its low byte, a slope (over the softmax scale, which the kernel multiplies by) three parts, and the query's own
-    term two, which cancels the bulk of the sum, so that a kernel that rounds scores rounds small ones.
-    """
-    slopes = alibi_slopes(config.n_heads, config.alibi_bias_max, position_ids.device) / config.softmax_scale
-    parts = torch.stack(exact_parts(slopes, 3), -1)
-    own = slopes[:, None] * position_ids[:, None, :].float() / 256
-    own_parts = torch.stack(exact_parts(own, 2), -1)
-    slope_columns = torch.cat([parts * 256, parts], -1)[None, :, None, :].expand(*own.shape, 6)
-    high, low = position_ids >> 8, position_ids & 255
-    # The query's own term is divided by 256 above, and multiplied back here, to keep clear of float16's limit.
-    cancel = torch.full_like(high, -256)
-    padding = (0, config.head_dim - config.v_head_dim - ALIBI_COLUMNS)
-    q_columns = F.pad(torch.cat([slope_columns, own_parts], -1), padding)
-    k_columns = F.pad(torch.stack([high, high, high, low, low, low, cancel, cancel], -1), padding)[:, None]
-    return q_columns.to(dtype), k_columns.to(dtype)
 
 
 def build_norm(config: KrutrimConfig, width: int, norm_type: str) -> nn.Module:
@@ -84,16 +44,16 @@ class KrutrimAttention(nn.Module):
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
-        self.head_dim = config.head_dim
-        self.v_head_dim = config.v_head_dim
+        self.head_dim = config.v_head_dim
+        self.kernel_width = config.head_dim
         self.num_key_value_groups = config.n_heads // config.num_key_value_heads
         self.scaling = config.softmax_scale
         self.is_causal = True
-        self.widths = (config.d_model, *[config.num_key_value_heads * config.v_head_dim] * 2)
-        self.Wqkv = nn.Linear(config.d_model, sum(self.widths), bias=not config.no_bias)
+        self.q_width, self.kv_width = config.d_model, config.num_key_value_heads * config.v_head_dim
+        self.Wqkv = nn.Linear(config.d_model, self.q_width + 2 * self.kv_width, bias=not config.no_bias)
         if config.attn_config["qk_ln"]:
             self.q_ln = build_norm(config, config.d_model, config.attn_config["norm_type"])
-            self.k_ln = build_norm(config, self.widths[1], config.attn_config["norm_type"])
+            self.k_ln = build_norm(config, self.kv_width, config.attn_config["norm_type"])
         self.out_proj = nn.Linear(config.d_model, config.d_model, bias=not config.no_bias)
 
     def forward(
@@ -104,7 +64,11 @@ class KrutrimAttention(nn.Module):
         alibi: tuple[Tensor, Tensor] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
-        query, key, value = self.project(hidden_states)
+        # vLLM finds this split of Wqkv in the source, and gives each device its own heads' rows.
+        query, key, value = self.clip(self.Wqkv(hidden_states)).split(
+            (self.q_width, self.kv_width, self.kv_width), dim=-1
+        )
+        query, key, value = self.to_heads(query, key, value)
         if alibi is not None:
             query, key, value = self.widen(query, key, value, alibi)
         if past_key_values is not None:
@@ -117,25 +81,28 @@ class KrutrimAttention(nn.Module):
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )
         input_shape = hidden_states.shape[:-1]
-        output = output.reshape(*input_shape, -1, self.head_dim)[..., : self.v_head_dim]
+        output = output.reshape(*input_shape, -1, self.kernel_width)[..., : self.head_dim]
         return self.out_proj(output.reshape(*input_shape, -1)), weights
 
-    def project(self, hidden_states: Tensor) -> list[Tensor]:
-        """(batch, length, d_model) -> query, key, value, each (batch, its heads, length, v_head_dim)."""
-        qkv = self.Wqkv(hidden_states)
-        if clip := self.config.attn_config["clip_qkv"]:
-            qkv = qkv.clamp(min=-clip, max=clip)
-        query, key, value = qkv.split(self.widths, dim=-1)
+    def clip(self, qkv: Tensor) -> Tensor:
+        limit = self.config.attn_config["clip_qkv"]
+        return qkv.clamp(min=-limit, max=limit) if limit else qkv
+
+    def to_heads(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+        """Each (batch, length, its heads * head_dim) -> (batch, its heads, length, head_dim)."""
         if self.config.attn_config["qk_ln"]:
             query, key = self.q_ln(query), self.k_ln(key)
-        shape = (*hidden_states.shape[:-1], -1, self.v_head_dim)
+        shape = (*query.shape[:-1], -1, self.head_dim)
         return [x.reshape(shape).transpose(1, 2) for x in (query, key, value)]
 
     def widen(self, query: Tensor, key: Tensor, value: Tensor, alibi: tuple[Tensor, Tensor]) -> list[Tensor]:
-        """All three from v_head_dim to head_dim: query and key by their ALiBi columns, value by zeros."""
-        pairs = zip((query, key), alibi, strict=True)
-        wide = [torch.cat([x, columns.to(x.dtype).expand(*x.shape[:-1], -1)], dim=-1) for x, columns in pairs]
-        return [*wide, F.pad(value, (0, self.head_dim - self.v_head_dim))]
+        """All three from head_dim to kernel_width: query and key by their ALiBi columns, value by zeros."""
+        # A tensor-parallel Wqkv gives this device's heads alone.
+        first = getattr(self.Wqkv, "tp_rank", 0) * query.shape[1]
+        columns = (alibi[0][:, first : first + query.shape[1]], alibi[1])
+        pairs = zip((query, key), columns, strict=True)
+        wide = [torch.cat([x, more.to(x.dtype).expand(*x.shape[:-1], -1)], dim=-1) for x, more in pairs]
+        return [*wide, F.pad(value, (0, self.kernel_width - self.head_dim))]
 
 
 class KrutrimMLP(nn.Module):
@@ -282,7 +249,8 @@ class KrutrimForCausalLM(KrutrimPreTrainedModel, GenerationMixin):
         outputs: Any = self.transformer(
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache=use_cache, **kwargs
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
         if self.config.logit_scale != 1:
             logits = logits * self.config.logit_scale
         loss = None

@@ -7,6 +7,7 @@ are no fields). Knows nothing of tensors. krutrim.py builds the model from it an
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import field
 from functools import partial
 from typing import Any, ClassVar
@@ -50,6 +51,16 @@ class KrutrimConfig(PreTrainedConfig):
         "num_attention_heads": "n_heads",
         "num_hidden_layers": "n_layers",
         "max_position_embeddings": "max_seq_len",
+    }
+    # How a server may spread the model: Wqkv and out_proj are not here, for only vLLM knows how to split Wqkv by heads.
+    base_model_tp_plan: ClassVar[dict[str, str]] = {
+        "blocks.*.ffn.up_proj": "colwise",
+        "blocks.*.ffn.down_proj": "rowwise",
+    }
+    base_model_pp_plan: ClassVar[dict[str, Sequence[list[str]]]] = {
+        "wte": (["input_ids"], ["inputs_embeds"]),
+        "blocks": (["hidden_states", "attention_mask"], ["hidden_states"]),
+        "norm_f": (["hidden_states"], ["hidden_states"]),
     }
 
     d_model: int = 2048

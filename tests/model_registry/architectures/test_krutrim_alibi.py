@@ -8,14 +8,8 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from model_registry.architectures.krutrim import (
-    KrutrimAttention,
-    KrutrimConfig,
-    KrutrimForCausalLM,
-    alibi_columns,
-    alibi_slopes,
-    exact_parts,
-)
+from model_registry.architectures.krutrim import KrutrimAttention, KrutrimConfig, KrutrimForCausalLM
+from model_registry.architectures.krutrim_alibi import alibi_columns, alibi_slopes, exact_parts
 from tests.model_registry.architectures.mpt_reference import slopes
 
 HEADS, GROUPS, WIDTH = 48, 8, 96
