@@ -24,6 +24,7 @@ def main() -> None:
     from playground.adapters.fetch import AdapterStore
     from playground.adapters.known_layers import KnownLayers, find_layers
     from playground.adapters.library import AdapterLibrary
+    from playground.engines.elsewhere import Elsewhere
     from playground.engines.pool import EnginePool
     from playground.engines.processes.worker import list_devices
     from playground.placement.defaults import default_models
@@ -43,7 +44,8 @@ def main() -> None:
         KnownLayers(lambda spec: in_child(find_layers, spec)),
         typed_folders=settings.typed_folders,
     )
-    pool = EnginePool(registry, devices, options, adapters=adapters)
+    elsewhere = Elsewhere(registry, settings.endpoints, settings.any_endpoint)
+    pool = EnginePool(registry, devices, options, adapters=adapters, elsewhere=elsewhere)
     models = settings.models or default_models(registry, devices, options)
     page = build(registry, pool, models, settings.edit_templates)
     serve(page, pool, models, launch_arguments(settings))

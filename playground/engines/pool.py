@@ -1,28 +1,29 @@
 """Finds or loads the engine for a request, and says how far it is.
 
 Called by the UI and closed by the composition root. One engine a model, and one for each adapter and scale that it is
-asked with, loaded once however many panels ask; who comes and who leaves is the roster's business. Its verbs may be
-used from any thread and event loop. Knows no gradio.
+asked with, loaded once however many panels ask; who comes and who leaves is the roster's business. A request that
+names a server goes there, and takes no place. Its verbs may be used from any thread and event loop. Knows no gradio.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import Future
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
 from playground.adapters.facts import AdapterChoice, CheckedAdapter
+from playground.engines.elsewhere import Elsewhere, address
 from playground.engines.pooling.model_status import ModelStatus, Prospects, status_of_resident
+from playground.engines.pooling.reading import Adapters, Reading
 from playground.engines.pooling.resident import Resident
-from playground.engines.pooling.roster import SHUTTING_DOWN, Launch, Roster
+from playground.engines.pooling.roster import Launch, Roster
 from playground.engines.process import start_engine
-from playground.errors import AdapterError, EngineClosedError, EngineError
+from playground.errors import EngineError
 from playground.placement.plan import Device, PlanOptions
 from playground.placement.site import Site
 from playground.types import (
@@ -38,33 +39,6 @@ from playground.types import (
 if TYPE_CHECKING:
     from playground.prompting.encoder import PromptEncoder
 
-READERS = 8
-"""Tokenizers that may be read at once; most of that time is spent waiting for a network."""
-
-INSPECTORS = 32
-"""Adapters that may be inspected at once: those of the Hub may take minutes, and nobody else should wait for them."""
-
-T = TypeVar("T")
-
-
-class Adapters(Protocol):
-    """Which adapters there are, and whether one may be used."""
-
-    def choices(self, spec: ModelSpec) -> tuple[AdapterChoice, ...]:
-        """What the model's menu offers; cheap, and asks no network."""
-        ...
-
-    def check(self, spec: ModelSpec, text: str, revision: str = "") -> CheckedAdapter:
-        """Inspect an adapter, named as its user does, at a revision or at the present one; blocks unless it is known.
-
-        Called from any thread. Raises PlaygroundError.
-        """
-        ...
-
-    def remembered(self, spec: ModelSpec, adapter_id: str, revision: str) -> CheckedAdapter | None:
-        """What `check` said of it a while ago, if that still holds; never waits."""
-        ...
-
 
 class EnginePool:
     """
@@ -74,6 +48,7 @@ class EnginePool:
         options: what the user asks of placements.
         start: how an engine is made.
         adapters: which may be used; none where it is left out.
+        elsewhere: which servers may be asked; those of the registry where it is left out.
     """
 
     def __init__(
@@ -83,19 +58,15 @@ class EnginePool:
         options: PlanOptions = PlanOptions(),  # noqa: B008 (frozen)
         start: Launch = start_engine,
         adapters: Adapters | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.registry = registry
+        self.elsewhere = elsewhere or Elsewhere(registry)
         self._devices = devices
-        self._adapters = adapters
         site = Site(devices, options)
         self._roster = Roster(site, start)
         self._prospects = Prospects(site)
-        self._encoders: dict[str, Future[PromptEncoder]] = {}
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="pool-reader")
-        self._inspectors = ThreadPoolExecutor(INSPECTORS, thread_name_prefix="inspect-adapter")
-        self._reading = threading.Lock()
-        """Held to look at `_encoders`, the executors and `_closed`."""
-        self._closed = False
+        self._reading = Reading(adapters)
 
     def status(self, model_id: str) -> ModelStatus:
         """What a menu says of the model; asks no network. Raises UnknownModelError."""
@@ -123,7 +94,7 @@ class EnginePool:
 
     def expect(self, requests: Sequence[GenerationRequest]) -> None:
         """The requests of one turn will be streamed now: their models are placed together. Raises as `preload`."""
-        self.preload([request.model_id for request in requests])
+        self.preload([request.model_id for request in requests if request.endpoint is None])
 
     def cancel(self, model_id: str) -> None:
         """Give up a load: streams that wait for it end with LoadCancelledError. Others are ignored."""
@@ -135,13 +106,11 @@ class EnginePool:
 
     async def encoder(self, model_id: str) -> PromptEncoder:
         """The model's prompt encoder; reads the tokenizer only, never the weights. Raises PlaygroundError."""
-        spec = self.registry.get(model_id)
-        return await asyncio.shield(asyncio.wrap_future(self._encoder(spec)))
+        return await self._reading.encoder(self.registry.get(model_id))
 
     def adapters(self, model_id: str) -> tuple[AdapterChoice, ...]:
         """What the model's adapter menu offers; asks no network. Raises UnknownModelError."""
-        spec = self.registry.get(model_id)
-        return self._adapters.choices(spec) if self._adapters is not None else ()
+        return self._reading.choices(self.registry.get(model_id))
 
     async def adapter(self, model_id: str, text: str, revision: str = "") -> CheckedAdapter:
         """Inspect an adapter for a model; requests then ask for what its `use` says.
@@ -154,13 +123,7 @@ class EnginePool:
         Raises:
             PlaygroundError: AdapterError where it is not safe or does not fit; says why.
         """
-        spec, adapters = self.registry.get(model_id), self._adapters
-        if adapters is None:
-            raise AdapterError("The playground was started without adapters: choose none.")
-        with self._reading:
-            self._require_open()
-            check = self._inspectors.submit(self._read, partial(adapters.check, spec, text, revision))
-        return await asyncio.wrap_future(check)
+        return await self._reading.adapter(self.registry.get(model_id), text, revision)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[StreamEvent, None]:
         """Progress while the model, and then its adapter, is not there, then the chunks of its answer.
@@ -170,7 +133,14 @@ class EnginePool:
         Raises:
             PlaygroundError.
         """
-        resident = await self._enter(self.registry.get(request.model_id), request.adapter)
+        spec = self.registry.get(request.model_id)
+        if request.endpoint is not None:
+            self._reading.require_open()
+            async with aclosing(self.elsewhere.stream(spec, request, partial(self.encoder, spec.id))) as said:
+                async for chunk in said:
+                    yield chunk
+            return
+        resident = await self._enter(spec, request.adapter)
         try:
             for one in resident.in_use:
                 async with aclosing(one.loading.until_done()) as steps:
@@ -188,9 +158,14 @@ class EnginePool:
         While it runs its model is not unloaded.
 
         Raises:
-            PlaygroundError: EngineError where the model has left, or its adapter.
+            PlaygroundError: EngineError where the model has left, or its adapter, or a server gave the answer.
         """
         spec = self.registry.get(request.model_id)
+        if request.endpoint is not None:
+            where = address(request.endpoint.url)
+            raise EngineError(
+                f"{where} gave this answer: a server tells probabilities while it answers, or not at all."
+            )
         resident = self._roster.visit(EngineLabel(spec.id, request.adapter))
         if resident is None:
             what = f"{spec.name} with {request.adapter.id}" if request.adapter else spec.name
@@ -204,42 +179,17 @@ class EnginePool:
         """Stop the answer to a request, wherever it is; unknown ids are ignored."""
         for _, engine in self._roster.engines():
             await engine.abort(request_id)
+        await self.elsewhere.abort(request_id)
 
     async def close(self) -> None:
         """Stop every engine and load, and give the memory back; whoever is being answered or waits is told."""
-        with self._reading:
-            self._closed = True
-            self._readers.shutdown(wait=False)
-            self._inspectors.shutdown(wait=False)
-        await _all(self._roster.close())
+        self._reading.close()
+        await asyncio.gather(_all(self._roster.close()), self.elsewhere.close())
 
     async def _enter(self, spec: ModelSpec, use: AdapterUse | None) -> Resident:
         if use is None:
             return self._roster.enter(spec)
-        known = self._adapters.remembered(spec, use.id, use.revision) if self._adapters else None
-        return self._roster.enter(spec, known or await self.adapter(spec.id, use.id, use.revision), use.scale)
-
-    def _encoder(self, spec: ModelSpec) -> Future[PromptEncoder]:
-        with self._reading:
-            future = self._encoders.get(spec.id)
-            if future is None or (future.done() and future.exception() is not None):
-                self._require_open()
-                future = self._encoders[spec.id] = self._readers.submit(self._read, partial(_read_encoder, spec))
-            return future
-
-    def _read(self, read: Callable[[], T]) -> T:
-        self._require_open()  # for those that wait when the pool is closed
-        return read()
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise EngineClosedError(SHUTTING_DOWN)
-
-
-def _read_encoder(spec: ModelSpec) -> PromptEncoder:
-    from playground.engines.checkpoints.tokenizers import load_encoder  # transformers: not before the page is there
-
-    return load_encoder(spec)
+        return self._roster.enter(spec, await self._reading.used(spec, use), use.scale)
 
 
 async def _all(futures: Sequence[Future[None]]) -> None:
