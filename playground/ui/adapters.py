@@ -21,7 +21,7 @@ from playground.ui import adapter_view, view
 from playground.ui.adapter_state import ELSEWHERE, NO_ADAPTER, Choosing, PanelAdapter, menu, typed_for
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
+    from playground.engines.pooling.protocol import Pool
 
 NAME_ONE = "Name an adapter first: owner/name, owner/name@revision, or a folder."
 UNEXPECTED = "Unexpected error while inspecting the adapter: the log has the details."
@@ -116,7 +116,7 @@ def draw_adapter(index: int, dropdown: gr.Dropdown) -> AdapterControls:
 @dataclass(frozen=True)
 class AdapterHandlers:
     registry: Registry
-    pool: EnginePool
+    pool: Pool
 
     async def choose(self, value: str, *rest: Any) -> AsyncIterator[list[Any]]:
         """Put what the menu says in use, once it is accepted.

@@ -43,7 +43,7 @@ from playground.ui.prompt_bar import draw_prompt_bar
 from playground.ui.sampling import draw_sampling
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
+    from playground.engines.pooling.protocol import Pool
 
 HERE = Path(__file__).parent
 TITLE = "Krutrim and KULLM3, side by side"
@@ -67,7 +67,7 @@ SCRIPTS = (HERE / "page.js", HERE / "lens" / "probabilities.js")
 ONLY_OUR_IMAGES = '<meta http-equiv="Content-Security-Policy" content="img-src \'self\' data: blob:">'
 
 
-def build(registry: Registry, pool: EnginePool, models: Sequence[str], edit_templates: bool = False) -> gr.Blocks:
+def build(registry: Registry, pool: Pool, models: Sequence[str], edit_templates: bool = False) -> gr.Blocks:
     """The page, unserved.
 
     models: the ids or aliases that the panels start with, one panel each.
@@ -142,6 +142,6 @@ def _header() -> str:
     return f"<h1>{view.verbatim(TITLE)}</h1><p>{view.verbatim(PURPOSE)}</p>"
 
 
-def _draw_slot(index: int, specs: Sequence[ModelSpec], pool: EnginePool, choices: Choices) -> Panel:
+def _draw_slot(index: int, specs: Sequence[ModelSpec], pool: Pool, choices: Choices) -> Panel:
     spec = specs[index % len(specs)]
     return draw_panel(index, spec, pool.status(spec.id), choices, pool.adapters(spec.id), shown=index < len(specs))

@@ -16,7 +16,7 @@ from playground.errors import PlaygroundError
 from playground.ui import device_view, view
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
+    from playground.engines.pooling.protocol import Pool
 
 REFRESH_S = 1.0
 HAVE_A_ROW = ("ready", "loading", "failed")
@@ -55,7 +55,7 @@ def draw_devices() -> DevicesView:
 @dataclass(frozen=True)
 class DeviceHandlers:
     registry: Registry
-    pool: EnginePool
+    pool: Pool
 
     async def open(self) -> list[Any]:
         """Inputs: none. Outputs: the clock, running; the picture; an empty message."""

@@ -27,7 +27,7 @@ from playground.ui.sampling import SamplingValues, read_sampling
 from playground.ui.state import PanelState
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
+    from playground.engines.pooling.protocol import Pool
 
 CHECK_S = 2.0
 """Seconds that one panel's tokenizer may take before its prompt goes out unchecked; the stream checks again."""
@@ -69,7 +69,7 @@ class Wishes(NamedTuple):
 @dataclass(frozen=True)
 class Handlers:
     registry: Registry
-    pool: EnginePool
+    pool: Pool
 
     async def start_turn(self, prompt: str, shown: Sequence[bool], *rest: Any) -> list[Any]:
         """Put the prompt into every shown panel's own history; a panel that cannot take it says why.

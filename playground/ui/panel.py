@@ -22,8 +22,8 @@ from playground.ui.pace import StreamControl
 from playground.ui.state import PanelState
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
     from playground.engines.pooling.model_status import ModelStatus
+    from playground.engines.pooling.protocol import Pool
 
 Choices = list[tuple[str, str]]
 
@@ -214,7 +214,7 @@ def human_count(number: int) -> str:
     return f"{number / 1e9:.1f} B" if number >= 1e9 else f"{number / 1e6:.1f} M"
 
 
-def menu_choices(registry: Iterable[ModelSpec], pool: EnginePool) -> Choices:
+def menu_choices(registry: Iterable[ModelSpec], pool: Pool) -> Choices:
     """(label, id) of every model: its name, and how far it is from answering."""
     return [(menu_label(spec, pool.status(spec.id)), spec.id) for spec in registry]
 

@@ -19,7 +19,7 @@ import gradio as gr
 from playground.errors import PlaygroundError
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
+    from playground.engines.pooling.protocol import Pool
 
 CLOSE_S = 5.0
 """Seconds that the engines get to close."""
@@ -33,7 +33,7 @@ WAKE_S = 0.5
 log = logging.getLogger(__name__)
 
 
-def serve(page: gr.Blocks, pool: EnginePool, models: Sequence[str], launch: dict[str, Any]) -> None:
+def serve(page: gr.Blocks, pool: Pool, models: Sequence[str], launch: dict[str, Any]) -> None:
     """Serve until SIGINT or SIGTERM. `models` are loaded in the background once the page is there."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -60,7 +60,7 @@ def serve(page: gr.Blocks, pool: EnginePool, models: Sequence[str], launch: dict
         page.close(verbose=False)
 
 
-def _close(pool: EnginePool, loop: asyncio.AbstractEventLoop) -> None:
+def _close(pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
     try:
         asyncio.run_coroutine_threadsafe(pool.close(), loop).result(CLOSE_S)
     except Exception:

@@ -21,7 +21,7 @@ from playground.ui.pace import Command, Inbox, StreamControl, paced
 from playground.ui.state import PanelState
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
+    from playground.engines.pooling.protocol import Pool
 
 PAINT_S = 0.05
 PAINT_MANY_S = 0.1
@@ -59,7 +59,7 @@ class PanelStream:
 
 
 async def stream_panel(
-    pool: EnginePool, state: PanelState, control: StreamControl, shown: Sequence[bool]
+    pool: Pool, state: PanelState, control: StreamControl, shown: Sequence[bool]
 ) -> AsyncIterator[tuple[Any, Any]]:
     """Answer the panel's open turn, if it has one that nobody answers yet.
 
@@ -78,7 +78,7 @@ async def stream_panel(
         control.close()
 
 
-async def _answer(pool: EnginePool, stream: PanelStream, inbox: Inbox, interval_s: float) -> AsyncGenerator[None, None]:
+async def _answer(pool: Pool, stream: PanelStream, inbox: Inbox, interval_s: float) -> AsyncGenerator[None, None]:
     """One step a paint, until the turn is closed; its own errors close it too."""
     yield
     request = stream.state.turns[-1].request

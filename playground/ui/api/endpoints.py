@@ -34,7 +34,7 @@ from playground.ui.api.reading import (
 )
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
+    from playground.engines.pooling.protocol import Pool
 
 GENERATIONS = 64
 INSPECTIONS = 8
@@ -58,7 +58,7 @@ FACTS_TOLD = (
 log = logging.getLogger(__name__)
 
 
-def wire_api(registry: Registry, pool: EnginePool, edit_templates: bool) -> None:
+def wire_api(registry: Registry, pool: Pool, edit_templates: bool) -> None:
     """`edit_templates`: whether programs may send templates of their own."""
     api = Api(registry, pool, edit_templates)
     gr.api(api.models, api_name="models", queue=False)
@@ -71,7 +71,7 @@ def wire_api(registry: Registry, pool: EnginePool, edit_templates: bool) -> None
 @dataclass(frozen=True)
 class Api:
     registry: Registry
-    pool: EnginePool
+    pool: Pool
     edit_templates: bool
 
     async def models(self) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from playground.ui.lens.template_editor import TemplateHandlers
 from playground.ui.state import PanelState
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
+    from playground.engines.pooling.protocol import Pool
 
 CAUTION_S = 1.0
 """Seconds that one model's tokenizer may take to tell its control tokens before the caution goes without."""
@@ -40,7 +40,7 @@ NOTHING = "Type a prompt to see the exact text that this model would receive."
 @dataclass(frozen=True)
 class LensHandlers:
     registry: Registry
-    pool: EnginePool
+    pool: Pool
     templates: TemplateHandlers
 
     async def looks(self, *values: Any) -> list[Any]:

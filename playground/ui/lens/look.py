@@ -18,7 +18,7 @@ from playground.ui.lens.parts import Seen, Stage
 from playground.ui.state import PanelState
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
+    from playground.engines.pooling.protocol import Pool
     from playground.prompting.encoder import PromptEncoder
 
 Mode = Literal["Prompt", "Tokens", "Template"]
@@ -56,7 +56,7 @@ def subject(
     return Subject("typing", model_id, state.messages(system, typed), options, answer_tokens)
 
 
-async def render(pool: EnginePool, asked: Subject, mode: Mode, with_ids: bool, every_turn: bool) -> str:
+async def render(pool: Pool, asked: Subject, mode: Mode, with_ids: bool, every_turn: bool) -> str:
     """HTML of one panel's lens. `with_ids` is for the text, `every_turn` for the tokens."""
     for message in asked.messages:
         if sentence := half_character(message.content):

@@ -20,7 +20,7 @@ from playground.ui.lens import probability_view
 from playground.ui.state import PanelState, Turn
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
+    from playground.engines.pooling.protocol import Pool
 
 NOT_YET = "There is no finished answer in this panel yet: send a prompt first."
 NOT_KNOWN = (
@@ -88,7 +88,7 @@ def draw_probabilities_button(view: gr.HTML) -> Probabilities:
 
 @dataclass(frozen=True)
 class ProbabilityHandlers:
-    pool: EnginePool
+    pool: Pool
 
     async def press(self, showing: Showing, state: PanelState) -> AsyncIterator[Any]:
         """Show the last answer's, or close what is shown. Inputs: the panel's Showing, its state. Outputs: the view."""

@@ -24,7 +24,7 @@ from playground.ui.lens.side_by_side_view import Column
 from playground.ui.state import PanelState
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
+    from playground.engines.pooling.protocol import Pool
     from playground.prompting.encoder import PromptEncoder
 
 PATIENCE_S = 3.0
@@ -67,7 +67,7 @@ class Standing(NamedTuple):
 @dataclass(frozen=True)
 class SideBySideHandlers:
     registry: Registry
-    pool: EnginePool
+    pool: Pool
 
     async def open(self, shown: Sequence[bool], typed: str, *panels: Any) -> list[Any]:
         """Inputs: which panels are shown, prompt, the Standing of every panel. Outputs: that it is open, the view."""

@@ -20,7 +20,7 @@ from playground.ui.lens import template_view
 from playground.ui.lens.template_diff import lines_of
 
 if TYPE_CHECKING:
-    from playground.engines.pool import EnginePool
+    from playground.engines.pooling.protocol import Pool
     from playground.prompting.encoder import PromptEncoder
 
 VIEW = "Template"
@@ -77,7 +77,7 @@ def draw_editor(index: int) -> TemplateEditor:
 class TemplateHandlers:
     """`may_edit`: whether templates may be changed at all on this page."""
 
-    pool: EnginePool
+    pool: Pool
     may_edit: bool
 
     async def fill(self, is_open: bool, mode: str, model_id: str, written: PanelTemplate) -> Any:
