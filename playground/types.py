@@ -11,6 +11,7 @@ import secrets
 import uuid
 from dataclasses import dataclass
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
@@ -109,6 +110,17 @@ class EndpointUse(_Value):
     model: Text
     key: SecretStr = SecretStr("")
     messages_only: bool = False
+
+    @property
+    def address(self) -> str:
+        return address_of(self.url)
+
+
+def address_of(url: str) -> str:
+    """Host and port of a server, for people: whatever else a url may hold is not theirs to see."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    return host if parts.port is None else f"{host}:{parts.port}"
 
 
 class PromptOptions(_Value):

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -21,7 +20,7 @@ from playground.engines.remoting.policy import EndpointPolicy, base_url
 from playground.engines.remoting.servers import RemoteEngines
 from playground.errors import EngineError
 from playground.settings import read_secret
-from playground.types import EndpointUse, GenerationChunk, GenerationRequest, SentAs, half_character
+from playground.types import EndpointUse, GenerationChunk, GenerationRequest, SentAs, address_of, half_character
 
 if TYPE_CHECKING:
     from playground.prompting.encoder import PromptEncoder
@@ -44,6 +43,11 @@ class KnownServer:
     url: str
     models: tuple[str, ...]
     missing_key: str = ""
+
+    @property
+    def label(self) -> str:
+        """Such as "KULLM3 on vLLM · 10.0.0.7:8000"."""
+        return f"{self.name} · {address_of(self.url)}"
 
 
 class Elsewhere:
@@ -184,10 +188,3 @@ class Elsewhere:
         if len(self._sent_as) >= REMEMBERED:
             del self._sent_as[next(iter(self._sent_as))]
         self._sent_as[use.url, use.model] = sent_as
-
-
-def address(url: str) -> str:
-    """Host and port of a server, for people: what else a url may hold is nobody's business."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
-    return host if parts.port is None else f"{host}:{parts.port}"

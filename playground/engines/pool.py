@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
 from playground.adapters.facts import AdapterChoice, CheckedAdapter
-from playground.engines.elsewhere import Elsewhere, address
+from playground.engines.elsewhere import Elsewhere
 from playground.engines.pooling.model_status import ModelStatus, Prospects, status_of_resident
 from playground.engines.pooling.reading import Adapters, Reading
 from playground.engines.pooling.resident import Resident
@@ -162,10 +162,8 @@ class EnginePool:
         """
         spec = self.registry.get(request.model_id)
         if request.endpoint is not None:
-            where = address(request.endpoint.url)
-            raise EngineError(
-                f"{where} gave this answer: a server tells probabilities while it answers, or not at all."
-            )
+            where = request.endpoint.address
+            raise EngineError(f"{where} gave this answer: a server tells probabilities while it answers, or never.")
         resident = self._roster.visit(EngineLabel(spec.id, request.adapter))
         if resident is None:
             what = f"{spec.name} with {request.adapter.id}" if request.adapter else spec.name

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from playground.types import FinishReason, GenerationChunk, GenerationRequest, Message, Timings, Usage
+from pydantic import SecretStr
+
+from playground.types import (
+    FinishReason,
+    GenerationChunk,
+    GenerationRequest,
+    Message,
+    ScoredPiece,
+    SentAs,
+    Timings,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One prompt and its answer. `request` is what the model was given; `error` is a sentence, empty if none;
-    `token_ids` are the answer's, where the engine can tell.
+    `token_ids` are the answer's, where the engine can tell. `scores` and `sent_as` are what a server told of it.
 
-    The turn is open, that is being answered, until it has a finish reason.
+    The turn is open, that is being answered, until it has a finish reason. Then it holds no server's key any more.
     """
 
     request: GenerationRequest
@@ -26,6 +37,8 @@ class Turn:
     finish_reason: FinishReason | None = None
     error: str = ""
     token_ids: tuple[int, ...] = ()
+    scores: tuple[ScoredPiece, ...] = ()
+    sent_as: SentAs | None = None
 
     @property
     def prompt(self) -> str:
@@ -43,7 +56,16 @@ class Turn:
             timings=chunk.timings or self.timings,
             finish_reason=chunk.finish_reason,
             token_ids=self.token_ids + chunk.token_ids,
+            scores=self.scores + chunk.scores,
+            sent_as=chunk.sent_as or self.sent_as,
         )
+
+    def without_key(self) -> Turn:
+        endpoint = self.request.endpoint
+        if endpoint is None or not endpoint.key.get_secret_value():
+            return self
+        keyless = endpoint.model_copy(update={"key": SecretStr("")})
+        return replace(self, request=self.request.model_copy(update={"endpoint": keyless}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +129,4 @@ class PanelState:
         return PanelState(self.turns[:-1])
 
     def _with_last(self, turn: Turn) -> PanelState:
-        return replace(self, turns=(*self.turns[:-1], turn))
+        return replace(self, turns=(*self.turns[:-1], turn if turn.is_open else turn.without_key()))

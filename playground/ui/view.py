@@ -11,7 +11,17 @@ import math
 import re
 from typing import Any
 
-from playground.types import AdapterUse, FinishReason, LoadProgress, LoadStage, Timings, Usage, Waiting
+from playground.types import (
+    AdapterUse,
+    EndpointUse,
+    FinishReason,
+    LoadProgress,
+    LoadStage,
+    SentAs,
+    Timings,
+    Usage,
+    Waiting,
+)
 from playground.ui.state import PanelState, Turn
 
 ChatMessages = list[dict[str, Any]]
@@ -29,6 +39,13 @@ STAGES: dict[LoadStage, str] = {
     "start": "Starting the engine",
     "adapter": "Attaching the adapter",
 }
+WAYS: dict[SentAs, str] = {
+    "token_ids": "as token ids",
+    "text": "as text",
+    "messages": "as messages: the server's own template",
+}
+"""How a server was given the prompt."""
+
 SHOWN = {ord("\r"): "&#13;", 0: "\u2400", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}
 
 UNSENT = '<div class="unsent">not sent any more: the context was full</div>'
@@ -118,7 +135,14 @@ def status_facts(turn: Turn) -> list[str]:
     sampling = turn.request.sampling
     facts.append("greedy" if sampling.temperature == 0 else f"seed {sampling.seed}")
     facts.append(verbatim(turn.request.model_id))
+    if turn.request.endpoint:
+        facts.append(_elsewhere(turn.request.endpoint, turn.sent_as))
     return [*facts, adapter_fact(turn.request.adapter)] if turn.request.adapter else facts
+
+
+def _elsewhere(endpoint: EndpointUse, sent_as: SentAs | None) -> str:
+    """Such as "10.0.0.7:8000 · kullm3-formal · as token ids"."""
+    return verbatim(" · ".join([endpoint.address, endpoint.model, *([WAYS[sent_as]] if sent_as else [])]))
 
 
 def adapter_fact(use: AdapterUse) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from playground.types import GenerationChunk, GenerationRequest, Timings, Usage
+from pydantic import SecretStr
+
+from playground.types import EndpointUse, GenerationChunk, GenerationRequest, ScoredPiece, Timings, Usage
 from playground.ui.state import PanelState
 
 
@@ -113,3 +115,30 @@ def test_the_turns_that_the_last_prompt_left_out_are_told_by_its_usage() -> None
     assert ask(state, "four").fold(GenerationChunk("4", "stop", Usage(9, 1))).unsent == frozenset()
     again = ask(state.without_last(), "three").fold(GenerationChunk("x", "stop", Usage(9, 1, 4)))
     assert again.unsent == {1, 2}
+
+
+def asked_elsewhere(key: str = "secret") -> PanelState:
+    endpoint = EndpointUse(url="http://10.0.0.7:8000/v1", model="m", key=SecretStr(key))
+    state = PanelState()
+    return state.submit(GenerationRequest(model_id="m", messages=state.messages("", "hi"), endpoint=endpoint))
+
+
+def test_what_a_server_tells_while_it_answers_is_kept() -> None:
+    one, two = ScoredPiece("a", ()), ScoredPiece("b", ())
+    state = asked_elsewhere().fold(GenerationChunk("a", scores=(one,), sent_as="token_ids"))
+    (turn,) = state.fold(GenerationChunk("b", "stop", scores=(two,))).turns
+    assert turn.scores == (one, two)
+    assert turn.sent_as == "token_ids"
+
+
+def test_a_turn_that_has_ended_holds_no_key() -> None:
+    open_ = asked_elsewhere()
+    assert open_.turns[0].request.endpoint.key.get_secret_value() == "secret"  # type: ignore[union-attr]
+    ended = [open_.fold(GenerationChunk("", "stop")), open_.stop(), open_.fail("Gone."), open_.submit(ask_again())]
+    for state in ended:
+        assert state.turns[0].request.endpoint == EndpointUse(url="http://10.0.0.7:8000/v1", model="m")
+    assert asked_elsewhere("").stop().turns[0].request.endpoint is not None
+
+
+def ask_again() -> GenerationRequest:
+    return GenerationRequest(model_id="m", messages=PanelState().messages("", "again"))

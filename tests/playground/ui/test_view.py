@@ -9,11 +9,13 @@ from markup import read
 
 from playground.types import (
     AdapterUse,
+    EndpointUse,
     GenerationChunk,
     GenerationRequest,
     LoadProgress,
     Message,
     SamplingParams,
+    SentAs,
     Timings,
     Usage,
 )
@@ -127,6 +129,24 @@ def test_attaching_an_adapter_is_told_like_a_load() -> None:
 def test_finish_reasons_in_words(reason: str, words: str) -> None:
     state = turn().fold(GenerationChunk("x", reason))  # type: ignore[arg-type]
     assert view.status_facts(state.turns[0])[0] == words
+
+
+@pytest.mark.parametrize(
+    ("sent_as", "words"),
+    [
+        ("token_ids", "10.0.0.7:8000 · <m> · as token ids"),
+        ("text", "10.0.0.7:8000 · <m> · as text"),
+        ("messages", "10.0.0.7:8000 · <m> · as messages: the server's own template"),
+        (None, "10.0.0.7:8000 · <m>"),
+    ],
+)
+def test_the_status_line_says_where_an_answer_came_from_and_how_it_was_asked(
+    sent_as: SentAs | None, words: str
+) -> None:
+    endpoint = EndpointUse(url="http://user:secret@10.0.0.7:8000/v1", model="<m>")
+    request = GenerationRequest(model_id="m", messages=(Message(role="user", content="hi"),), endpoint=endpoint)
+    state = PanelState().submit(request).fold(GenerationChunk("x", "stop", sent_as=sent_as))
+    assert read(view.status_facts(state.turns[0])[-1]).text == words
 
 
 def test_an_answer_without_a_word_is_not_left_blank() -> None:
