@@ -13,8 +13,8 @@ from held_engines import WHOLE, HeldLoads, ask, device, machine, views
 from pool_panel import Panel, make_ready, make_view_ready
 
 from model_registry.registry import Registry
-from playground.engines import pool as pool_module
 from playground.engines.pool import EnginePool
+from playground.engines.pooling import reading
 from playground.errors import (
     AdapterError,
 )
@@ -56,10 +56,10 @@ async def test_a_view_that_is_there_answers_without_progress_and_is_shared() -> 
 
 
 async def test_an_adapter_that_is_known_waits_for_no_inspection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "INSPECTORS", 1)
+    monkeypatch.setattr(reading, "INSPECTORS", 1)
     pool, loads = machine(room_for=3)
     base = await make_ready(pool, loads, "a")
-    shelf, busy, go_on = cast(Shelf, pool._adapters), threading.Event(), threading.Event()
+    shelf, busy, go_on = cast(Shelf, pool._reading._adapters), threading.Event(), threading.Event()
     known = await pool.adapter("a", "formal")
     monkeypatch.setattr(shelf, "remembered", lambda spec, name, revision: known)
     monkeypatch.setattr(shelf, "check", lambda *_: (busy.set(), go_on.wait(), known)[-1])
@@ -103,7 +103,7 @@ async def test_abort_and_the_memory_reach_every_engine() -> None:
 
 async def test_adapters_are_the_librarys_and_checked_before_anything_loads() -> None:
     pool, loads = machine(room_for=3)
-    shelf = pool._adapters
+    shelf = pool._reading._adapters
     assert [choice.about for choice in pool.adapters("a")] == ["of a"]
     found = await pool.adapter("a", "formal")
     assert found == checked("formal")
