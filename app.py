@@ -47,7 +47,7 @@ def main() -> None:
     elsewhere = Elsewhere(registry, settings.endpoints, settings.any_endpoint)
     pool = EnginePool(registry, devices, options, adapters=adapters, elsewhere=elsewhere)
     models = settings.models or default_models(registry, devices, options)
-    page = build(registry, pool, models, settings.edit_templates)
+    page = build(registry, pool, models, settings)
     serve(page, pool, models, launch_arguments(settings))
 
 

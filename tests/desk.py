@@ -8,8 +8,11 @@ from typing import Any
 
 import gradio as gr
 from fakes import FakePool, Script, spec
+from starlette.requests import Request
 
 from model_registry.registry import Registry
+from playground.admission.gate import Gate
+from playground.limits import OPEN, Limits
 from playground.ui.adapter_state import PanelAdapter
 from playground.ui.handlers import Handlers
 from playground.ui.lens.glance import Watched
@@ -19,19 +22,29 @@ from playground.ui.lens.template_editor import PanelTemplate, TemplateHandlers
 from playground.ui.pace import StreamControl
 from playground.ui.sampling import SamplingValues
 from playground.ui.state import PanelState
-from playground.ui.streaming import stream_panel
+from playground.ui.streaming import Streaming
+from playground.ui.visitor import Entrance
 
 SAMPLING = SamplingValues(0.7, 0.95, 0, 1.0, 64, "", 42, False)
 SKIP = gr.skip()
 
 
+def asked_from(address: str, session: str = "desk", *forwarded: str) -> gr.Request:
+    """An event as Gradio hands it on; `forwarded` are the lines of X-Forwarded-For."""
+    headers = [(b"x-forwarded-for", line.encode()) for line in forwarded]
+    return gr.Request(Request({"type": "http", "headers": headers, "client": (address, 1)}), session_hash=session)
+
+
 class Desk:
     """Two panels and what a session would hold for them; plays the part of Gradio."""
 
-    def __init__(self, **scripts: Script) -> None:
+    def __init__(self, limits: Limits = OPEN, **scripts: Script) -> None:
         specs = [spec("a", default_system="I am A."), spec("b"), spec("nosys", system_role=False)]
         self.pool = FakePool(Registry(specs), scripts)
-        self.handlers = Handlers(self.pool.registry, self.pool)  # type: ignore[arg-type]
+        self.entrance = Entrance(Gate(limits))
+        self.request = asked_from("192.0.2.1")
+        self.handlers = Handlers(self.pool.registry, self.pool, self.entrance)  # type: ignore[arg-type]
+        self.streaming = Streaming(self.pool, self.entrance)  # type: ignore[arg-type]
         self.templates = TemplateHandlers(self.pool, True)  # type: ignore[arg-type]
         self.lens = LensHandlers(self.pool.registry, self.pool, self.templates)  # type: ignore[arg-type]
         self.models = ["a", "b"]
@@ -54,7 +67,9 @@ class Desk:
     async def send(self, prompt: str, sampling: SamplingValues = SAMPLING) -> None:
         self.prompt = prompt
         questions = [part for index in range(2) for part in self.question(index)]
-        values = await self.handlers.start_turn(prompt, self.shown, *sampling, *self.prompting, *questions)
+        values = await self.handlers.start_turn(
+            self.request, prompt, self.shown, *sampling, *self.prompting, *questions
+        )
         for name, value in zip(("prompt", "seed", "hint"), values[:3], strict=True):
             if value != SKIP:
                 setattr(self, name, value)
@@ -62,7 +77,7 @@ class Desk:
             self.put(index, values[3 + 3 * index : 6 + 3 * index])
 
     async def regenerate(self, index: int, sampling: SamplingValues = SAMPLING) -> list[Any]:
-        return await self.handlers.regenerate(*sampling, *self.prompting, *self.question(index))
+        return await self.handlers.regenerate(self.request, *sampling, *self.prompting, *self.question(index))
 
     def glance(
         self, index: int, mode: str = "Prompt", is_open: bool = True, with_ids: bool = False, every_turn: bool = False
@@ -95,7 +110,7 @@ class Desk:
     async def stream(self, index: int) -> list[Any]:
         """Runs the panel's stream to its end; the chats that were painted."""
         paints = []
-        events = stream_panel(self.pool, self.states[index], self.controls[index], self.shown)  # type: ignore[arg-type]
+        events = self.streaming.panel(self.request, self.states[index], self.controls[index], self.shown)
         async with aclosing(events) as outputs:  # type: ignore[type-var]
             async for state, chat in outputs:
                 if state != SKIP:

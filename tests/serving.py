@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import SystemRandom
+from typing import Any
 
 import gradio as gr
 from fakes import FakePool
@@ -27,21 +28,22 @@ START_S = 180
 
 @contextmanager
 def serving(
-    pool: FakePool, models: Sequence[str], port: int | None = None, edit_templates: bool = True
+    pool: FakePool, models: Sequence[str], port: int | None = None, edit_templates: bool = True, **options: Any
 ) -> Iterator[str]:
-    """The address of the page, in this process; at any free port if none is given."""
+    """The address of the page, in this process; at any free port if none is given. `options` are of Settings."""
+    settings = Settings(port=port or free_port(), edit_templates=edit_templates, **options)
     with ThreadPoolExecutor(1) as thread:  # this one may have Playwright's loop running
-        page = thread.submit(lambda: asyncio.run(_launch(pool, models, port or free_port(), edit_templates))).result()
+        page = thread.submit(lambda: asyncio.run(_launch(pool, models, settings))).result()
     try:
         yield page.local_url
     finally:
         page.close(verbose=False)
 
 
-async def _launch(pool: FakePool, models: Sequence[str], port: int, edit_templates: bool) -> gr.Blocks:
+async def _launch(pool: FakePool, models: Sequence[str], settings: Settings) -> gr.Blocks:
     """In a running loop, for outside of one Gradio makes a new loop for every lock, and closes none of them."""
-    page = build(pool.registry, pool, models, edit_templates)  # type: ignore[arg-type]
-    page.launch(**launch_arguments(Settings(port=port)))
+    page = build(pool.registry, pool, models, settings)  # type: ignore[arg-type]
+    page.launch(**launch_arguments(settings))
     return page
 
 

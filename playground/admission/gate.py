@@ -77,6 +77,11 @@ class Gate:
         with self._lock:
             return self._refusal(visitor)
 
+    def require(self, visitor: Visitor) -> None:
+        """Raises EngineBusyError: what `refusal` says."""
+        if sentence := self.refusal(visitor):
+            raise EngineBusyError(sentence)
+
     def admit(self, visitor: Visitor, requests: Sequence[GenerationRequest]) -> None:
         """Take a turn: these requests, all of one turn, will be streamed now. None are no turn.
 

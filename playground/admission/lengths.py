@@ -12,15 +12,19 @@ from playground.limits import Limits
 from playground.types import Message
 
 
-def check_texts(texts: Mapping[str, str], limits: Limits) -> None:
-    """`texts` by what they are called. Raises PromptError, which names the first that is too long."""
+def too_long(texts: Mapping[str, str], limits: Limits) -> str:
+    """A sentence about the first of `texts`, by what they are called, that is too long; "" if none is."""
     most = limits.prompt_characters
     for name, text in texts.items():
         if most is not None and len(text) > most:
-            raise PromptError(
-                f"{name}: {len(text):,} characters, and at most {most:,} may be sent here. Shorten it, or run the "
-                "playground yourself: there is no such limit then."
-            )
+            return f"{name}: {len(text):,} characters, and at most {most:,} may be sent here. Shorten it."
+    return ""
+
+
+def check_texts(texts: Mapping[str, str], limits: Limits) -> None:
+    """Raises PromptError: what `too_long` says."""
+    if sentence := too_long(texts, limits):
+        raise PromptError(sentence)
 
 
 def check_answer(tokens: int, limits: Limits) -> None:

@@ -14,6 +14,7 @@ import gradio as gr
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
+from playground.admission.gate import Gate
 from playground.limits import MAX_PANELS
 from playground.placement.planner import needed_bytes
 from playground.settings import Settings
@@ -41,6 +42,7 @@ from playground.ui.lens.template_editor import TemplateHandlers
 from playground.ui.panel import Choices, Panel, draw_panel, menu_choices
 from playground.ui.prompt_bar import draw_prompt_bar
 from playground.ui.sampling import draw_sampling
+from playground.ui.visitor import Entrance
 
 if TYPE_CHECKING:
     from playground.engines.pooling.protocol import Pool
@@ -67,27 +69,28 @@ SCRIPTS = (HERE / "page.js", HERE / "lens" / "probabilities.js")
 ONLY_OUR_IMAGES = '<meta http-equiv="Content-Security-Policy" content="img-src \'self\' data: blob:">'
 
 
-def build(registry: Registry, pool: Pool, models: Sequence[str], edit_templates: bool = False) -> gr.Blocks:
+def build(registry: Registry, pool: Pool, models: Sequence[str], settings: Settings) -> gr.Blocks:
     """The page, unserved.
 
     models: the ids or aliases that the panels start with, one panel each.
-    edit_templates: whether users, and programs, may bring templates of their own.
+    settings: what visitors may do, and how much of it.
     """
     specs = [registry.get(model) for model in models]
     choices = menu_choices(registry, pool)
+    entrance = Entrance(Gate(settings.limits), settings.proxies)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(_header(), elem_id="header")
         if any(spec.is_stand_in for spec in specs):
             gr.HTML(stand_in_banner(registry, specs), elem_id="banner")
         with gr.Row(elem_id="drawers"):
-            sampling, prompting = draw_sampling(), draw_prompting()
+            sampling, prompting = draw_sampling(settings.limits.answer_tokens), draw_prompting()
             side_by_side, devices = draw_side_by_side(), draw_devices()
         shown = gr.State([index < len(specs) for index in range(MAX_PANELS)])
         with gr.Row(elem_id="panels"):
             panels = [_draw_slot(index, specs, pool, choices) for index in range(MAX_PANELS)]
         bar = draw_prompt_bar(read_examples())
-        handlers = Handlers(registry, pool)
-        templates = TemplateHandlers(pool, edit_templates)
+        handlers = Handlers(registry, pool, entrance)
+        templates = TemplateHandlers(pool, settings.edit_templates)
         lens = LensHandlers(registry, pool, templates)
         odds = ProbabilityHandlers(pool)
         wire(handlers, lens, odds, panels, bar, Controls(sampling, prompting), shown, page)
@@ -96,7 +99,7 @@ def build(registry: Registry, pool: Pool, models: Sequence[str], edit_templates:
         wire_adapters(AdapterHandlers(registry, pool), panels, bar, shown)
         wire_devices(devices, DeviceHandlers(registry, pool), handlers, panels)
         wire_about(AboutHandlers(registry), panels)
-        wire_api(registry, pool, edit_templates)
+        wire_api(registry, pool, settings.edit_templates, entrance)
     return page
 
 

@@ -30,7 +30,7 @@ from playground.ui.lens.template_editor import TemplateHandlers
 from playground.ui.panel import Panel
 from playground.ui.prompt_bar import PromptBar
 from playground.ui.sampling import SamplingControls
-from playground.ui.streaming import stream_panel
+from playground.ui.streaming import Streaming
 
 FOLLOW = "(prompt, typed) => /[<[{|]/.test(prompt) || document.querySelector('.preview, .caution') ? prompt : typed"
 """What `typed` follows: `SUSPECTS` of the lens' handlers, and whatever is typed while a lens is open."""
@@ -96,13 +96,14 @@ def wire_asking(
         [bar.prompt, controls.sampling.seed, bar.hint, *(part for panel in panels for part in panel.answer)],
         **NOW,
     )
+    streaming = Streaming(handlers.pool, handlers.entrance)
     for panel in panels:
         again = panel.regenerate.click(
             handlers.regenerate, [*controls.inputs, *panel.question], [bar.hint, *panel.answer], **NOW
         )
         for trigger in (asked, again):
             streamed = trigger.success(
-                partial(stream_panel, handlers.pool),
+                streaming.panel,
                 [panel.state, panel.control, shown],
                 [panel.state, panel.chat],
                 concurrency_id=f"panel-{panel.index}",

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
-from playground.errors import PlaygroundError, PromptError, SamplingError
+from playground.admission.lengths import check_texts, check_turns
+from playground.errors import EngineBusyError, PlaygroundError, PromptError, SamplingError
 from playground.types import GenerationRequest, SamplingParams, half_character, new_request_id
 from playground.ui import view
 from playground.ui.adapter_state import PanelAdapter
@@ -25,12 +26,16 @@ from playground.ui.pace import StreamControl
 from playground.ui.panel import about_model, menu_choices, system_properties
 from playground.ui.sampling import SamplingValues, read_sampling
 from playground.ui.state import PanelState
+from playground.ui.visitor import Entrance
 
 if TYPE_CHECKING:
     from playground.engines.pooling.protocol import Pool
 
 CHECK_S = 2.0
 """Seconds that one panel's tokenizer may take before its prompt goes out unchecked; the stream checks again."""
+
+NOT_TAKEN = (EngineBusyError, SamplingError, PromptError)
+"""Why a prompt stays in its box."""
 
 STILL_ANSWERING = "A panel is still answering: wait for it, or press Stop. Your prompt stays here."
 
@@ -70,8 +75,9 @@ class Wishes(NamedTuple):
 class Handlers:
     registry: Registry
     pool: Pool
+    entrance: Entrance = field(default_factory=Entrance)
 
-    async def start_turn(self, prompt: str, shown: Sequence[bool], *rest: Any) -> list[Any]:
+    async def start_turn(self, request: gr.Request, prompt: str, shown: Sequence[bool], *rest: Any) -> list[Any]:
         """Put the prompt into every shown panel's own history; a panel that cannot take it says why.
 
         Inputs: prompt, which panels are shown, SamplingValues, PromptingValues, Question of every panel.
@@ -86,22 +92,16 @@ class Handlers:
         if any(question.control.is_open for question in asked if question):
             return [*nothing[:2], view.hint(STILL_ANSWERING), *nothing[3:]]
         try:
-            sampling = read_sampling(wishes.sampling)
-            self._check_texts(prompt, asked)
-        except (SamplingError, PromptError) as error:
+            sampling = read_sampling(wishes.sampling, self.entrance.limits)
+            requests, refusals = await self._admit(request, prompt, asked, sampling, wishes.prompting)
+        except NOT_TAKEN as error:
             return [*nothing[:2], view.hint(str(error)), *nothing[3:]]
-        turn_id = new_request_id()
-        requests = [
-            self._request(question, turn_id, prompt, sampling, wishes.prompting) if question else None
-            for question in asked
-        ]
-        refusals = await self._refusals(requests)
-        await self._expect([each for each, refusal in zip(requests, refusals, strict=True) if each and not refusal])
+        taken = [each for each, refusal in zip(requests, refusals, strict=True) if each and not refusal]
+        await self._expect(taken)
         panels = [_open(*each) for each in zip(questions, requests, refusals, strict=True)]
-        taken = any(request and not refusal for request, refusal in zip(requests, refusals, strict=True))
         return ["" if taken else gr.skip(), sampling.seed, "", *(value for panel in panels for value in panel)]
 
-    async def regenerate(self, *rest: Any) -> list[Any]:
+    async def regenerate(self, request: gr.Request, *rest: Any) -> list[Any]:
         """Ask one panel's last prompt again, with a new seed unless the user holds on to the one in the field.
 
         Inputs: SamplingValues, PromptingValues, the panel's Question. Outputs: hint, its state, chat and notice.
@@ -111,14 +111,15 @@ class Handlers:
         last = question.state.last
         if last is None or question.control.is_open:
             return [gr.skip()] * 4
-        try:
-            sampling = read_sampling(wishes.sampling)
-            self._check_texts(last.prompt, [question])
-        except (SamplingError, PromptError) as error:
-            return [view.hint(str(error)), *[gr.skip()] * 3]
         earlier = question._replace(state=question.state.without_last())
-        request = self._request(earlier, new_request_id(), last.prompt, sampling, wishes.prompting)
-        return ["", *_open(earlier, request, "")]
+        try:
+            sampling = read_sampling(wishes.sampling, self.entrance.limits)
+            self._check_texts(last.prompt, [question])
+            again = self._request(earlier, new_request_id(), last.prompt, sampling, wishes.prompting)
+            self.entrance.gate.admit(self.entrance.visitor(request), [again])
+        except NOT_TAKEN as error:
+            return [view.hint(str(error)), *[gr.skip()] * 3]
+        return ["", *_open(earlier, again, "")]
 
     async def stop(self, *controls: StreamControl) -> None:
         """Inputs: the controls of the panels to stop. Outputs: none; their streams paint the end themselves."""
@@ -159,6 +160,26 @@ class Handlers:
     def _system(self, question: Question) -> str:
         return sendable_system(self.registry.get(question.model_id), question.system)
 
+    async def _admit(
+        self,
+        request: gr.Request,
+        prompt: str,
+        asked: Sequence[Question | None],
+        sampling: SamplingParams,
+        prompting: PromptingValues,
+    ) -> tuple[list[GenerationRequest | None], list[str]]:
+        """The requests of a turn that is taken, and why single panels refuse theirs. Raises what NOT_TAKEN names."""
+        visitor, turn_id = self.entrance.visitor(request), new_request_id()
+        self.entrance.gate.require(visitor)  # before a prompt of theirs costs anything
+        self._check_texts(prompt, asked)
+        requests = [
+            self._request(question, turn_id, prompt, sampling, prompting) if question else None for question in asked
+        ]
+        refusals = await asyncio.gather(*(self._refusal(*each) for each in zip(asked, requests, strict=True)))
+        taken = [each for each, refusal in zip(requests, refusals, strict=True) if each and not refusal]
+        self.entrance.gate.admit(visitor, taken)
+        return requests, refusals
+
     def _check_texts(self, prompt: str, questions: Sequence[Question | None]) -> None:
         """Raises PromptError if the prompt, a system prompt or a template cannot be sent, nor go to the browser."""
         texts = {"Prompt": prompt}
@@ -169,6 +190,7 @@ class Handlers:
         for name, text in texts.items():
             if sentence := half_character(text):
                 raise PromptError(f"{name}: {sentence}.")
+        check_texts(texts, self.entrance.limits)
 
     def _request(
         self, question: Question, turn_id: str, prompt: str, sampling: SamplingParams, prompting: PromptingValues
@@ -191,14 +213,12 @@ class Handlers:
         except PlaygroundError:
             return  # each stream says so in its own panel
 
-    async def _refusals(self, requests: Sequence[GenerationRequest | None]) -> list[str]:
-        return await asyncio.gather(*(self._refusal(request) for request in requests))
-
-    async def _refusal(self, request: GenerationRequest | None) -> str:
+    async def _refusal(self, question: Question | None, request: GenerationRequest | None) -> str:
         """Why this cannot become a prompt, or "". Other errors are the stream's to meet: it shows them in the turn."""
-        if request is None:
+        if question is None or request is None:
             return ""
         try:
+            check_turns(len(question.state.turns) + 1, self.entrance.limits)
             encoder = await asyncio.wait_for(self.pool.encoder(request.model_id), CHECK_S)
             longest = request.sampling.max_new_tokens
             await asyncio.to_thread(encoder.encode, request.messages, request.options, longest)

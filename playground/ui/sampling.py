@@ -11,7 +11,9 @@ from typing import NamedTuple
 import gradio as gr
 from pydantic import ValidationError
 
+from playground.admission.lengths import check_answer, too_long
 from playground.errors import SamplingError
+from playground.limits import OPEN, Limits
 from playground.types import MAX_SEED, SamplingParams, new_seed
 
 
@@ -46,14 +48,15 @@ class SamplingControls:
         return [getattr(self, name) for name in SamplingValues._fields]
 
 
-def draw_sampling() -> SamplingControls:
+def draw_sampling(longest: int | None = None) -> SamplingControls:
+    """`longest`: the longest answer that may be asked for, in tokens."""
     with gr.Accordion("Sampling", open=False, elem_classes="sampling"):
         with gr.Row(elem_classes="controls"):
             temperature = gr.Slider(0, 2, 0.7, step=0.05, label="Temperature", info="0 is greedy")
             top_p = gr.Slider(0.05, 1, 0.95, step=0.01, label="Top-p", info="1 switches it off")
             repetition_penalty = gr.Slider(0.5, 2, 1, step=0.01, label="Repetition penalty", info="1 is none")
             top_k = gr.Number(0, label="Top-k", info="0 switches it off", precision=0, minimum=0)
-            max_new_tokens = gr.Number(512, label="Longest answer", info="in tokens", precision=0, minimum=1)
+            max_new_tokens = _draw_longest_answer(longest)
         with gr.Row(elem_classes="controls"):
             stop = gr.Textbox(
                 "", label="Stop strings", info="one a line; an answer ends before them", lines=2, max_lines=4
@@ -67,21 +70,37 @@ def draw_sampling() -> SamplingControls:
     )
 
 
-def read_sampling(values: SamplingValues) -> SamplingParams:
+def _draw_longest_answer(longest: int | None) -> gr.Number:
+    usual: int = SamplingParams.model_fields["max_new_tokens"].default
+    return gr.Number(
+        usual if longest is None else min(usual, longest),
+        label="Longest answer",
+        info="in tokens" if longest is None else f"in tokens, at most {longest:,}",
+        precision=0,
+        minimum=1,
+        maximum=longest,
+    )
+
+
+def read_sampling(values: SamplingValues, limits: Limits = OPEN) -> SamplingParams:
     """The controls as parameters; a fresh seed is drawn where the user wants one.
 
     Raises:
-        SamplingError: a control is empty or out of range.
+        SamplingError: a control is empty, out of range or beyond the limits.
     """
     given = {name: value for name, value in values._asdict().items() if name not in ("stop", "fresh_seed", "seed")}
     empty = [LABELS[name] for name, value in given.items() if value is None]
     if empty:
         raise SamplingError(f"{empty[0]} is empty: give it a number under Sampling.")
+    if sentence := too_long({LABELS["stop"]: values.stop}, limits):
+        raise SamplingError(sentence)
     seed = new_seed() if values.fresh_seed or values.seed is None else values.seed
     try:
-        return SamplingParams.model_validate({**given, "stop": stop_strings(values.stop), "seed": seed})
+        read = SamplingParams.model_validate({**given, "stop": stop_strings(values.stop), "seed": seed})
     except ValidationError as error:
         raise SamplingError(_sentence(error)) from error
+    check_answer(read.max_new_tokens, limits)
+    return read
 
 
 def stop_strings(text: str) -> tuple[str, ...]:

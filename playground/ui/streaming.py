@@ -10,15 +10,19 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from playground.admission.gate import Events
 from playground.errors import PlaygroundError
 from playground.types import LoadProgress, StreamEvent, Waiting
 from playground.ui import view
 from playground.ui.pace import Command, Inbox, StreamControl, paced
 from playground.ui.state import PanelState
+from playground.ui.visitor import Entrance
 
 if TYPE_CHECKING:
     from playground.engines.pooling.protocol import Pool
@@ -58,32 +62,40 @@ class PanelStream:
         return self.state, view.chat(self.state, time.monotonic() - self._begun, self.progress)
 
 
-async def stream_panel(
-    pool: Pool, state: PanelState, control: StreamControl, shown: Sequence[bool]
-) -> AsyncIterator[tuple[Any, Any]]:
-    """Answer the panel's open turn, if it has one that nobody answers yet.
+@dataclass(frozen=True)
+class Streaming:
+    """`entrance`: what each stream comes through."""
 
-    Inputs: the panel's state and control, which panels are shown. Outputs: its state, its chat.
-    """
-    inbox = control.claim()
-    if inbox is None:
-        yield gr.skip(), gr.skip()
-        return
-    try:
-        stream = PanelStream(state)
-        async with aclosing(_answer(pool, stream, inbox, _interval(state, shown))) as paints:
-            async for _ in paints:
-                yield stream.outputs()
-    finally:
-        control.close()
+    pool: Pool
+    entrance: Entrance
+
+    async def panel(
+        self, request: gr.Request, state: PanelState, control: StreamControl, shown: Sequence[bool]
+    ) -> AsyncIterator[tuple[Any, Any]]:
+        """Answer the panel's open turn, if it has one that nobody answers yet, once it has its place.
+
+        Inputs: the panel's state and control, which panels are shown. Outputs: its state, its chat.
+        """
+        inbox = control.claim()
+        if inbox is None:
+            yield gr.skip(), gr.skip()
+            return
+        try:
+            stream = PanelStream(state)
+            events = partial(self.entrance.gate.stream, self.entrance.visitor(request), events=self.pool.stream)
+            async with aclosing(_answer(events, stream, inbox, _interval(state, shown))) as paints:
+                async for _ in paints:
+                    yield stream.outputs()
+        finally:
+            control.close()
 
 
-async def _answer(pool: Pool, stream: PanelStream, inbox: Inbox, interval_s: float) -> AsyncGenerator[None, None]:
+async def _answer(events: Events, stream: PanelStream, inbox: Inbox, interval_s: float) -> AsyncGenerator[None, None]:
     """One step a paint, until the turn is closed; its own errors close it too."""
     yield
     request = stream.state.turns[-1].request
     try:
-        async with aclosing(paced(pool.stream(request), inbox, interval_s)) as batches:
+        async with aclosing(paced(events(request), inbox, interval_s)) as batches:
             async for batch in batches:
                 stream.fold(batch)
                 if not stream.state.is_busy:

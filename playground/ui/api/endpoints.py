@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -19,8 +19,19 @@ import gradio as gr
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
 from playground.adapters.facts import CheckedAdapter
+from playground.admission.lengths import check_answer, check_messages, check_texts
 from playground.errors import PlaygroundError
-from playground.types import AdapterUse, GenerationChunk, GenerationRequest, LoadProgress, SamplingParams
+from playground.types import (
+    AdapterUse,
+    GenerationChunk,
+    GenerationRequest,
+    LoadProgress,
+    Message,
+    PromptOptions,
+    SamplingParams,
+    StreamEvent,
+    Waiting,
+)
 from playground.ui.api.prompts import rendered, tokenized
 from playground.ui.api.reading import (
     COUNT,
@@ -32,6 +43,7 @@ from playground.ui.api.reading import (
     read_options,
     read_sampling_json,
 )
+from playground.ui.visitor import Entrance
 
 if TYPE_CHECKING:
     from playground.engines.pooling.protocol import Pool
@@ -58,9 +70,9 @@ FACTS_TOLD = (
 log = logging.getLogger(__name__)
 
 
-def wire_api(registry: Registry, pool: Pool, edit_templates: bool) -> None:
+def wire_api(registry: Registry, pool: Pool, edit_templates: bool, entrance: Entrance) -> None:
     """`edit_templates`: whether programs may send templates of their own."""
-    api = Api(registry, pool, edit_templates)
+    api = Api(registry, pool, edit_templates, entrance)
     gr.api(api.models, api_name="models", queue=False)
     gr.api(api.inspect_adapter, api_name="inspect_adapter", concurrency_id="api-inspect", concurrency_limit=INSPECTIONS)
     gr.api(api.render_prompt, api_name="render_prompt", queue=False)
@@ -73,6 +85,7 @@ class Api:
     registry: Registry
     pool: Pool
     edit_templates: bool
+    entrance: Entrance = field(default_factory=Entrance)
 
     async def models(self) -> list[dict[str, Any]]:
         """Every model of the catalog, what is known of it and how far it is from answering."""
@@ -108,7 +121,7 @@ class Api:
             /generate refuses.
         """
         with sentences():
-            asked, wishes = read_messages(messages), read_options(options, self.edit_templates)
+            asked, wishes = self._asked(messages, options)
             answer_tokens = checked("max_new_tokens", max_new_tokens, COUNT)
             encoder = await self.pool.encoder(self._spec(model_id).id)
             return plain(await asyncio.to_thread(rendered, encoder, asked, wishes, answer_tokens))
@@ -120,11 +133,13 @@ class Api:
         """
         with sentences():
             spec, asked = self._spec(model_id), checked("text", text, TEXT)
+            check_texts({"text": asked}, self.entrance.limits)
             encoder = await self.pool.encoder(spec.id)
             return plain(await asyncio.to_thread(tokenized, encoder, asked))
 
     async def generate(
         self,
+        request: gr.Request,
         model_id: str,
         messages: list[dict[str, str]] | str,
         sampling: dict[str, Any] | str | None = None,
@@ -132,8 +147,9 @@ class Api:
         adapter_scale: float = 1.0,
         options: dict[str, Any] | str | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
-        """Stream an answer: {delta, text, finish_reason, usage, timings, token_ids, seed, adapter}, or {loading} while
-        it loads. The last update has all token ids of the answer; usage.dropped_messages says what the prompt left out.
+        """Stream an answer: {delta, text, finish_reason, usage, timings, token_ids, seed, adapter}; before it {waiting}
+        with position and estimate_s while others are answered, {loading} while the model loads. The last update
+        has all token ids of the answer; usage.dropped_messages says what the prompt left out.
 
         sampling: temperature (0 is greedy), top_p, top_k, repetition_penalty, max_new_tokens, stop, seed; all optional.
         adapter: as /inspect_adapter takes it; adapter_scale, 0 to 2, multiplies its effect.
@@ -141,26 +157,49 @@ class Api:
         """
         with sentences():
             spec, scale = self._spec(model_id), checked("adapter_scale", adapter_scale, SCALE)
+            visitor = self.entrance.visitor(request)
+            self.entrance.gate.require(visitor)  # before a request of theirs costs anything
+            asked, wishes = self._asked(messages, options)
+            params = self._sampling(sampling)
             found = await self._adapter(spec, adapter)
-            request = GenerationRequest(
+            wanted = GenerationRequest(
                 model_id=spec.id,
                 adapter=found.use(scale) if found else None,
-                messages=read_messages(messages),
-                options=read_options(options, self.edit_templates),
-                sampling=read_sampling_json(sampling),
+                messages=asked,
+                options=wishes,
+                sampling=params,
             )
+            self.entrance.gate.admit(visitor, [wanted])
             text = ""
             tokens: list[int] = []
-            async with aclosing(self.pool.stream(request)) as events:
+            async with aclosing(self.entrance.gate.stream(visitor, wanted, self.pool.stream)) as events:
                 async for event in events:
                     if isinstance(event, GenerationChunk):
                         text += event.delta
                         tokens += event.token_ids
-                    yield _step(event, text, tokens, request)
+                    yield _step(event, text, tokens, wanted)
+
+    def _asked(
+        self, messages: list[dict[str, str]] | str, options: dict[str, Any] | str | None
+    ) -> tuple[tuple[Message, ...], PromptOptions]:
+        """Raises PlaygroundError."""
+        asked, wishes = read_messages(messages), read_options(options, self.edit_templates)
+        check_messages(asked, self.entrance.limits)
+        check_texts({"options.template": wishes.template or ""}, self.entrance.limits)
+        return asked, wishes
+
+    def _sampling(self, sampling: dict[str, Any] | str | None) -> SamplingParams:
+        """Raises PlaygroundError."""
+        limits = self.entrance.limits
+        read = read_sampling_json(sampling, LONGEST_ANSWER if limits.answer_tokens is None else limits.answer_tokens)
+        check_answer(read.max_new_tokens, limits)
+        check_texts({"sampling.stop": "".join(read.stop)}, limits)
+        return read
 
     async def _adapter(self, spec: ModelSpec, adapter: Any) -> CheckedAdapter | None:
         """None where none is named. Raises PlaygroundError."""
         text = (checked("adapter", adapter, OPTIONAL_TEXT) or "").strip()
+        check_texts({"adapter": text}, self.entrance.limits)
         return await self.pool.adapter(spec.id, text) if text else None
 
     def _spec(self, model_id: str) -> ModelSpec:
@@ -186,14 +225,16 @@ class Api:
         }
 
 
-def _step(event: Any, text: str, token_ids: Sequence[int], request: GenerationRequest) -> dict[str, Any]:
+def _step(event: StreamEvent, text: str, token_ids: Sequence[int], request: GenerationRequest) -> dict[str, Any]:
     """One update; every key is in every update, so that a client needs no second look."""
     asked = {"seed": request.sampling.seed, "adapter": _named(request.adapter)}
-    if isinstance(event, LoadProgress):
+    if isinstance(event, LoadProgress | Waiting):
         nothing: dict[str, Any] = {"finish_reason": None, "usage": None, "timings": None, "token_ids": []}
-        return {"delta": "", "text": text, **nothing, **asked, "loading": asdict(event)}
+        waiting = asdict(event) if isinstance(event, Waiting) else None
+        loading = asdict(event) if isinstance(event, LoadProgress) else None
+        return {"delta": "", "text": text, **nothing, **asked, "loading": loading, "waiting": waiting}
     told = {"text": text, "token_ids": token_ids if event.finish_reason else []}
-    return plain({**asdict(event), **told, **asked, "loading": None})
+    return plain({**asdict(event), **told, **asked, "loading": None, "waiting": None})
 
 
 def _named(adapter: AdapterUse | None) -> dict[str, Any] | None:

@@ -36,9 +36,16 @@ def read_messages(messages: list[dict[str, str]] | str) -> tuple[Message, ...]:
     return read
 
 
-def read_sampling_json(sampling: dict[str, Any] | str | None) -> SamplingParams:
-    """None and "" are no wishes at all. Raises PlaygroundError."""
-    return checked("sampling", _wishes("sampling", sampling), SAMPLING)
+def read_sampling_json(sampling: dict[str, Any] | str | None, longest: int) -> SamplingParams:
+    """None and "" are no wishes at all; who names no length gets the usual one, or `longest` where that is less.
+
+    Raises PlaygroundError.
+    """
+    wishes = _wishes("sampling", sampling)
+    read = checked("sampling", wishes, SAMPLING)
+    if "max_new_tokens" in read.model_fields_set:
+        return read
+    return read.model_copy(update={"max_new_tokens": min(read.max_new_tokens, longest)})
 
 
 def read_options(options: dict[str, Any] | str | None, edit_templates: bool) -> PromptOptions:

@@ -14,7 +14,7 @@ from playground.types import GenerationChunk, LoadProgress
 from playground.ui import handlers as handlers_module
 from playground.ui.handlers import STILL_ANSWERING
 from playground.ui.state import PanelState
-from playground.ui.streaming import NO_END, UNEXPECTED, stream_panel
+from playground.ui.streaming import NO_END, UNEXPECTED
 
 
 async def test_one_prompt_goes_into_every_shown_panel() -> None:
@@ -138,7 +138,7 @@ async def test_a_prompt_sent_while_a_panel_answers_stays_in_the_box() -> None:
 async def test_the_stream_of_a_closed_tab_is_let_go() -> None:
     desk = Desk(a=Script(["x"], hangs=True))
     await desk.send("hi")
-    events = stream_panel(desk.pool, desk.states[0], desk.controls[0], desk.shown)  # type: ignore[arg-type]
+    events = desk.streaming.panel(desk.request, desk.states[0], desk.controls[0], desk.shown)
     async with aclosing(events) as outputs:  # type: ignore[type-var]
         async for _ in outputs:
             if desk.pool.running["a"]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from desk import asked_from
 from endpoint_client import generate
 from fake_encoder import FakeEncoder
 from fakes import FakePool, spec
@@ -169,7 +170,7 @@ async def test_where_templates_are_not_to_be_edited_programs_send_none(pool: Fak
     with pytest.raises(gr.Error, match=r"switched off here.*--edit-templates"):
         await api.render_prompt("alpha", MESSAGES, {"template": ""})
     with pytest.raises(gr.Error, match="switched off here"):
-        await anext(api.generate("alpha", MESSAGES, options={"template": "mine"}))
+        await anext(api.generate(asked_from("192.0.2.1"), "alpha", MESSAGES, options={"template": "mine"}))
     assert (await api.render_prompt("alpha", MESSAGES, {"control": "as_typed"}))["template_source"] == "card"
 
 
