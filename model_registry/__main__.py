@@ -1,4 +1,7 @@
-"""`python -m model_registry` lists models and adapters as tables; `show ID` prints one, every fact with its source."""
+"""`python -m model_registry` lists models and adapters as tables; `show ID` prints one, every fact with its source.
+
+`export ID FOLDER` writes a model as servers such as vLLM load it, where they cannot load the original.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,26 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         registry = Registry.load(*options.catalog)
-        print(_shown(registry, options.id) if options.command == "show" else tables(registry))
+        print(_done(registry, options))
     except PlaygroundError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _done(registry: Registry, options: argparse.Namespace) -> str:
+    if options.command == "show":
+        return _shown(registry, options.id)
+    if options.command == "export":
+        return _exported(registry.get(options.id), options.folder, options.source)
+    return tables(registry)
+
+
+def _exported(spec: ModelSpec, folder: Path, source: Path | None) -> str:
+    from model_registry.architectures.export import export  # brings torch along
+
+    files = export(spec, folder, source)
+    return f"{folder} has {', '.join(files)}.\nServe it: vllm serve {folder} --served-model-name {spec.id}"
 
 
 def tables(registry: Registry) -> str:
@@ -111,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--catalog", type=Path, action="append", default=[], metavar="FILE", help="add this TOML file")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("show", help="print one model or adapter").add_argument("id", help="id or alias")
+    export = commands.add_parser("export", help="write a model as servers such as vLLM load it")
+    export.add_argument("id", help="id or alias")
+    export.add_argument("folder", type=Path, help="where to: new or empty")
+    export.add_argument(
+        "--from", dest="source", type=Path, metavar="FOLDER", help="where its files are, if not in the Hub's cache"
+    )
     return parser
 
 
