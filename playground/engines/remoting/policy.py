@@ -13,6 +13,8 @@ from urllib.parse import SplitResult, urlsplit
 from playground.errors import EngineError
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+ROUTES = ("/chat/completions", "/completions", "/models")
+EXAMPLE = "http://127.0.0.1:8000/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class EndpointPolicy:
 def base_url(url: str) -> str:
     """One spelling for all that mean the same: no slash at the end, the host in lower case, no default port.
 
+    A host alone means its /v1; one of the API's own addresses, such as .../chat/completions, means what it begins with.
+
     Raises:
         EngineError: it is no http or https url with a host, or carries more than a place: a user, a query.
     """
@@ -63,10 +67,10 @@ def base_url(url: str) -> str:
         host = f"[{host}]"
     if port is not None and port != DEFAULT_PORTS[scheme]:
         host = f"{host}:{port}"
-    return f"{scheme}://{host}{parts.path.rstrip('/')}"
-
-
-EXAMPLE = "http://127.0.0.1:8000/v1"
+    path = parts.path.rstrip("/")
+    for route in ROUTES:
+        path = path.removesuffix(route)
+    return f"{scheme}://{host}{path or '/v1'}"
 
 
 def _require_plain(parts: SplitResult, text: str) -> None:

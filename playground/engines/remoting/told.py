@@ -1,0 +1,170 @@
+"""What a server tells with one chunk of its answer, whichever of its two APIs it is: text, why it ends, cost, tokens.
+
+Reads JSON that a stranger wrote: what is not text where text belongs is refused, what is optional and odd is left out.
+Knows no connection. Called by `asking`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from playground.engines.remoting.connection import GarbageError
+from playground.types import FinishReason
+
+LIKELIEST = 5
+UNKNOWN_ID = -1
+
+LENGTH = ("length", "max_tokens")
+GIVEN_UP = ("abort", "error", "cancelled")
+
+
+class ServerSaidError(Exception):
+    """The server reported an error in the middle of its answer; the text is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToldToken:
+    """A token as the server spells it, its probability 0 to 1, and the likeliest in its place, the best first."""
+
+    text: str
+    probability: float
+    likeliest: tuple[tuple[str, float], ...] = ()
+    token_id: int = UNKNOWN_ID
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """usage: tokens of the prompt and of the answer so far. at: when it came, in seconds of `perf_counter`."""
+
+    text: str = ""
+    finish_reason: FinishReason | None = None
+    usage: tuple[int, int] | None = None
+    tokens: tuple[ToldToken, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    at: float = field(default_factory=perf_counter)
+
+    @property
+    def says_something(self) -> bool:
+        """Whether a token came, or the end."""
+        return bool(self.text or self.tokens or self.token_ids or self.finish_reason)
+
+
+def read_chunk(payload: Any) -> Told:
+    """A chunk of /completions or /chat/completions, as JSON has it.
+
+    Raises:
+        ServerSaidError: it is an error of the server's.
+        GarbageError: it is no chunk.
+    """
+    if not isinstance(payload, Mapping):
+        raise GarbageError("something that is no chunk of an answer")
+    if error := payload.get("error"):
+        raise ServerSaidError(said(error))
+    choices = payload.get("choices") or []
+    choice = choices[0] if isinstance(choices, Sequence) and not isinstance(choices, str) and choices else {}
+    if not isinstance(choice, Mapping):
+        raise GarbageError("a chunk without an answer in it")
+    token_ids = _ids(choice.get("token_ids"))
+    return Told(
+        text=_text(choice),
+        finish_reason=_finish_reason(choice.get("finish_reason")),
+        usage=_usage(payload.get("usage")),
+        tokens=_tokens(choice.get("logprobs"), token_ids),
+        token_ids=token_ids,
+    )
+
+
+def said(error: Any) -> str:
+    """A server's error as a text, in whichever of the usual forms it came."""
+    if isinstance(error, Mapping):
+        for key in ("message", "error", "detail", "msg"):
+            if error.get(key):
+                return said(error[key])
+        return ""
+    if isinstance(error, Sequence) and not isinstance(error, str):
+        return "; ".join(filter(None, map(said, error)))
+    return str(error)
+
+
+def _text(choice: Mapping[str, Any]) -> str:
+    holder = choice.get("delta") if "delta" in choice else choice
+    if holder is None:
+        return ""
+    if not isinstance(holder, Mapping):
+        raise GarbageError("a chunk without an answer in it")
+    text = holder.get("content") if "delta" in choice else holder.get("text")
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise GarbageError("a chunk whose answer is no text")
+    return text
+
+
+def _finish_reason(reason: Any) -> FinishReason | None:
+    """Whatever it is called: the answer is over, and either it was cut or it was not."""
+    if not reason:
+        return None
+    if reason in GIVEN_UP:
+        raise ServerSaidError(f"the answer was given up ({reason})")
+    return "length" if reason in LENGTH else "stop"
+
+
+def _usage(usage: Any) -> tuple[int, int] | None:
+    if not isinstance(usage, Mapping):
+        return None
+    counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return (counts[0], counts[1]) if isinstance(counts[0], int) and isinstance(counts[1], int) else None
+
+
+def _ids(ids: Any) -> tuple[int, ...]:
+    if not isinstance(ids, list) or not all(isinstance(each, int) and each >= 0 for each in ids):
+        return ()
+    return tuple(ids)
+
+
+def _tokens(logprobs: Any, token_ids: Sequence[int]) -> tuple[ToldToken, ...]:
+    if not isinstance(logprobs, Mapping):
+        return ()
+    try:
+        tokens = _of_chat(logprobs["content"]) if logprobs.get("content") else _of_completion(logprobs)
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return ()  # a convenience: an answer without it is still an answer
+    if len(tokens) != len(token_ids):
+        return tuple(ToldToken(*token) for token in tokens)
+    return tuple(ToldToken(*token, token_id) for token, token_id in zip(tokens, token_ids, strict=True))
+
+
+_Scored = tuple[str, float, tuple[tuple[str, float], ...]]
+
+
+def _of_chat(content: Sequence[Mapping[str, Any]]) -> list[_Scored]:
+    return [
+        (str(each["token"]), _probability(each["logprob"]), _best((top["token"], top["logprob"]) for top in tops))
+        for each in content
+        for tops in [each.get("top_logprobs") or ()]
+    ]
+
+
+def _of_completion(logprobs: Mapping[str, Any]) -> list[_Scored]:
+    tokens, own = logprobs["tokens"], logprobs["token_logprobs"]
+    tops = logprobs.get("top_logprobs") or [None] * len(tokens)
+    return [
+        (str(token), _probability(logprob), _best((top or {}).items()))
+        for token, logprob, top in zip(tokens, own, tops, strict=True)
+    ]
+
+
+def _best(tops: Any) -> tuple[tuple[str, float], ...]:
+    found = [(str(token), _probability(logprob)) for token, logprob in tops]
+    return tuple(sorted(found, key=lambda each: -each[1])[:LIKELIEST])
+
+
+def _probability(logprob: Any) -> float:
+    probability = math.exp(min(0.0, float(logprob)))
+    if math.isnan(probability):
+        raise ValueError("a probability that is none")
+    return probability
