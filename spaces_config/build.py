@@ -1,0 +1,115 @@
+"""Writes the folder of a Space: what the app needs while it runs, its requirements and its README.md; nothing else.
+
+Only files that git knows, so that nothing slips out that merely lies about. Called by the command, before `check`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from playground.errors import SpaceError
+from spaces_config.card import BUILT, readme
+from spaces_config.pins import commits, pinned
+from spaces_config.space import ROOT, SERVERS, Space
+
+NEEDED = ("app.py", "LICENSE", "playground", "model_registry")
+NOT_NEEDED = (
+    "*.md",
+    "model_registry/demo/corpus/*",
+    "model_registry/demo/registers/*",
+    "model_registry/demo/[!_]*.py",
+)
+"""Of what is needed, that which only trains the stand-ins or tells of them."""
+
+CATALOG = "model_registry/catalog"
+LFS_BYTES = 10_000_000
+"""From here on the Hub wants a file in its large file storage, where huggingface_hub puts it."""
+
+LARGEST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltFile:
+    """`path` within the folder, with slashes; `bytes` of the file."""
+
+    path: str
+    bytes: int
+
+
+def build(space: Space, out: Path) -> tuple[BuiltFile, ...]:
+    """Write the folder, in place of an older one. The files, by name.
+
+    Raises:
+        SpaceError: there is something in `out` that is not ours, or no checkout to build from.
+    """
+    sources = app_files()
+    clear(out)
+    pins = {f"{CATALOG}/{model_id}.toml": commit for model_id, commit in commits(space.pins).items()}
+    for path in sources:
+        _write(out / path, ROOT / path, pins.get(path))
+    for file in space.server_files:
+        _write(out / SERVERS / file.name, file, None)
+    (out / "requirements.txt").write_text(space.requirements, "utf-8")
+    (out / "README.md").write_text(readme(space), "utf-8")
+    return built_files(out)
+
+
+def built_files(out: Path) -> tuple[BuiltFile, ...]:
+    """What lies in a folder, by name; what git keeps there is not of it."""
+    paths = sorted(path for path in out.rglob("*") if path.is_file())
+    files = [BuiltFile(path.relative_to(out).as_posix(), path.stat().st_size) for path in paths]
+    return tuple(file for file in files if not file.path.startswith(".git/"))
+
+
+def app_files() -> list[str]:
+    """What the app needs while it runs, from the checkout. Raises SpaceError."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--", *NEEDED]
+    try:
+        listed = subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SpaceError(f"A Space is built from the files that git knows, and git says nothing of {ROOT}.") from error
+    needed = [path for path in listed if path and not any(fnmatch.fnmatch(path, kind) for kind in NOT_NEEDED)]
+    return [path for path in needed if (ROOT / path).is_file()]
+
+
+def clear(out: Path) -> None:
+    """Make `out` an empty folder; what git keeps there stays. Raises SpaceError where it is not ours to empty."""
+    if out.exists() and not out.is_dir():
+        raise SpaceError(f"{out} is a file: name a folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    found = [path for path in out.iterdir() if path.name != ".git"]
+    if found and not is_ours(out):
+        raise SpaceError(f"{out} holds files that were not built here, such as {found[0].name}: name another folder.")
+    for path in found:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether it was written by `build`."""
+    card = folder / "README.md"
+    return card.is_file() and BUILT in card.read_text("utf-8", errors="replace")
+
+
+def listing(files: Sequence[BuiltFile]) -> str:
+    """A line for every file, then the sum, and which are the largest."""
+    lines = [f"{file.bytes:>12,}  {file.path}" for file in files]
+    largest = sorted(files, key=lambda file: -file.bytes)[:LARGEST]
+    lines += ["", f"{sum(file.bytes for file in files):>12,}  bytes in {len(files)} files; the largest:"]
+    return "\n".join([*lines, *(f"{file.bytes:>12,}  {file.path}{_stored(file)}" for file in largest)])
+
+
+def _stored(file: BuiltFile) -> str:
+    return " (into large file storage)" if file.bytes > LFS_BYTES else ""
+
+
+def _write(target: Path, source: Path, commit: str | None) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if commit is None:
+        shutil.copyfile(source, target)
+    else:
+        target.write_text(pinned(source.read_text("utf-8"), commit), "utf-8")
