@@ -183,7 +183,8 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Others are being answered. `position` counts from 1; `estimate_s` is None until there is something to go by."""
+    """Others are being answered. `position` counts from 1, and is 0 once, when the wait is over; `estimate_s` is None
+    until there is something to go by."""
 
     position: int
     estimate_s: float | None = None

@@ -10,7 +10,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -35,7 +35,8 @@ Events = Callable[[GenerationRequest], AsyncGenerator[StreamEvent, None]]
 class _Turn:
     """`to_come`: streams that were announced and are not there yet; `running`: those that are."""
 
-    visitor: Visitor
+    session: str
+    origin: Hashable
     placed: Future[None]
     to_come: int
     running: int = 0
@@ -110,45 +111,56 @@ class Gate:
         self, visitor: Visitor, request: GenerationRequest, events: Events
     ) -> AsyncGenerator[StreamEvent, None]:
         turn = self._join(visitor, request.turn_id)
-        placed = asyncio.wrap_future(turn.placed)
         try:
-            while not turn.placed.done() and (waiting := self._tell(request.turn_id)):
-                yield waiting
-                await asyncio.wait([placed], timeout=TELL_S)
+            async with aclosing(self._line_up(request.turn_id, turn)) as waiting:
+                async for told in waiting:
+                    yield told
             async with aclosing(events(request)) as answer:
                 async for event in answer:
                     yield event
         finally:
-            placed.cancel()
             self._part(request.turn_id, turn)
+
+    async def _line_up(self, turn_id: str, turn: _Turn) -> AsyncGenerator[Waiting, None]:
+        if turn.placed.done():
+            return
+        placed = asyncio.wrap_future(turn.placed)
+        try:
+            while waiting := self._tell(turn_id):
+                yield waiting
+                await asyncio.wait([placed], timeout=TELL_S)
+            yield Waiting(0, 0.0)
+        finally:
+            placed.cancel()
 
     def _refusal(self, visitor: Visitor) -> str:
         self._let_go()
         limits = self.limits
-        if wait_s := self._asked.wait_s(visitor.origin):
+        origin = visitor.origin
+        if wait_s := self._asked.wait_s(origin):
             most = _prompts(limits.asks_per_minute)
             return f"You are asking faster than {most} a minute: wait {math.ceil(wait_s)} s."
         if visitor.session and self._is_reached(
-            limits.running_per_session, lambda other: other.session == visitor.session
+            limits.running_per_session, lambda turn: turn.session == visitor.session
         ):
             running = _running(limits.running_per_session)
             return f"{running} in this page already: wait until one has ended, or press Stop."
-        if self._is_reached(limits.running_per_address, lambda other: other.origin == visitor.origin):
+        if self._is_reached(limits.running_per_address, lambda turn: turn.origin == origin):
             return f"{_running(limits.running_per_address)} for your address already: wait until one has ended."
         return self._line_is_full() if self._is_full() else ""
 
     def _line_is_full(self) -> str:
         return f"{_prompts(self.limits.waiting)} wait in line already: try again in a minute."
 
-    def _is_reached(self, limit: int | None, counts: Callable[[Visitor], bool]) -> bool:
-        return limit is not None and sum(counts(turn.visitor) for turn in self._turns.values()) >= limit
+    def _is_reached(self, limit: int | None, counts: Callable[[_Turn], bool]) -> bool:
+        return limit is not None and sum(map(counts, self._turns.values())) >= limit
 
     def _is_full(self) -> bool:
         waiting = self.limits.waiting
         return waiting is not None and not self._line.is_free and self._line.length >= waiting
 
     def _enter(self, visitor: Visitor, turn_id: str, streams: int) -> _Turn:
-        turn = self._turns[turn_id] = _Turn(visitor, self._line.enter(turn_id), streams)
+        turn = self._turns[turn_id] = _Turn(visitor.session, visitor.origin, self._line.enter(turn_id), streams)
         self._announced[turn_id] = self._clock() + ANNOUNCED_S
         return turn
 

@@ -53,7 +53,9 @@ class PanelStream:
                 self.state = self.state.stop()
             elif event == "clear":
                 self.state = self.state.clear()
-            elif isinstance(event, Waiting | LoadProgress):
+            elif isinstance(event, Waiting):
+                self.progress = event if event.position else None
+            elif isinstance(event, LoadProgress):
                 self.progress = event
             else:
                 self.progress, self.state = None, self.state.fold(event)

@@ -87,7 +87,7 @@ def _waiting(turn: Turn, waited_s: float, progress: Waiting | LoadProgress | Non
         said = f"answering · {turn.usage.completion_tokens} tokens" if turn.usage else "answering"
     else:
         said = _before_the_first_word(turn, progress)
-        said += f" · {waited_s:.0f} s" if waited_s >= 1 else ""
+        said += f" · {waited_s:.0f} s" if waited_s >= 1 and not isinstance(progress, Waiting) else ""
     return f'<div class="foot busy">{said}</div>'
 
 
@@ -95,10 +95,28 @@ def _before_the_first_word(turn: Turn, progress: Waiting | LoadProgress | None) 
     match progress:
         case LoadProgress():
             return f"{verbatim(turn.request.model_id)}: {load_line(progress)}"
-        case Waiting(position, estimate_s):
-            about = "" if estimate_s is None else f" · about {max(1, round(estimate_s))} s"
-            return f"Waiting for a place: number {position} in line{about}"
-    return "Reading the prompt"
+        case Waiting():
+            return waiting_line(progress)
+    endpoint = turn.request.endpoint
+    return f"Asking {verbatim(endpoint.address)}" if endpoint else "Reading the prompt"
+
+
+def waiting_line(waiting: Waiting) -> str:
+    """Such as "Waiting: 3rd in line · about 40 s"; the time only where there is something to go by."""
+    about = "" if waiting.estimate_s is None else f" · about {_roughly(waiting.estimate_s)}"
+    return f"Waiting: {_ordinal(waiting.position)} in line{about}"
+
+
+def _roughly(seconds: float) -> str:
+    """Such as "40 s" and "3 min", in the steps in which people guess."""
+    if seconds < 10:
+        return f"{max(1, math.ceil(seconds))} s"
+    return f"{math.ceil(seconds / 5) * 5} s" if seconds <= 90 else f"{math.ceil(seconds / 60)} min"
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def load_line(progress: LoadProgress) -> str:

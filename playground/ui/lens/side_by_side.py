@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gradio as gr
 
 from model_registry.registry import Registry
+from playground.admission.lengths import too_long
 from playground.errors import PlaygroundError
+from playground.limits import OPEN, Limits
 from playground.prompting.prompt import TokenizedText
 from playground.types import half_character
 from playground.ui.handlers import groups
@@ -68,6 +70,7 @@ class Standing(NamedTuple):
 class SideBySideHandlers:
     registry: Registry
     pool: Pool
+    limits: Limits = OPEN
 
     async def open(self, shown: Sequence[bool], typed: str, *panels: Any) -> list[Any]:
         """Inputs: which panels are shown, prompt, the Standing of every panel. Outputs: that it is open, the view."""
@@ -87,6 +90,8 @@ class SideBySideHandlers:
         text = typed if typed.strip() else asked
         if sentence := half_character(text):
             return side_by_side_view.empty(f"This cannot be laid out: {sentence}.")
+        if sentence := too_long({"Prompt": text}, self.limits):
+            return side_by_side_view.empty(sentence)
         if not text:
             return side_by_side_view.empty(NOTHING)
         models = dict.fromkeys(panel.model_id for panel in panels)

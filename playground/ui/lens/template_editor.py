@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from playground.admission.lengths import too_long
 from playground.errors import PlaygroundError
+from playground.limits import OPEN, Limits
 from playground.prompting.templates import TemplateFault, check_template
 from playground.types import Message, PromptOptions
 from playground.ui.lens import template_view
@@ -79,6 +81,7 @@ class TemplateHandlers:
 
     pool: Pool
     may_edit: bool
+    limits: Limits = OPEN
 
     async def fill(self, is_open: bool, mode: str, model_id: str, written: PanelTemplate) -> Any:
         """Inputs: whether the lens is open, its view, model, template. Outputs: the text, where anybody looks."""
@@ -98,6 +101,8 @@ class TemplateHandlers:
         """
         if not self.may_edit:
             return [gr.skip(), gr.skip()]
+        if sentence := too_long({"Template": text}, self.limits):
+            return [gr.skip(), template_view.unavailable(sentence)]
         try:
             own = (await self._encoder(model_id)).template.text
         except PlaygroundError as error:

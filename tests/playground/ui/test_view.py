@@ -18,6 +18,7 @@ from playground.types import (
     SentAs,
     Timings,
     Usage,
+    Waiting,
 )
 from playground.ui import view
 from playground.ui.state import PanelState
@@ -177,6 +178,22 @@ def test_loading_shows_stage_size_and_seconds_in_the_place_of_the_answer() -> No
 )
 def test_sizes_in_words(size: int, words: str) -> None:
     assert view.amount(size) == words
+
+
+@pytest.mark.parametrize(
+    ("waiting", "words"),
+    [
+        (Waiting(1), "Waiting: 1st in line"),
+        (Waiting(3, 38.2), "Waiting: 3rd in line · about 40 s"),
+        (Waiting(2, 0.2), "Waiting: 2nd in line · about 1 s"),
+        (Waiting(12, 9.4), "Waiting: 12th in line · about 10 s"),
+        (Waiting(113, 91), "Waiting: 113th in line · about 2 min"),
+        (Waiting(121, 600), "Waiting: 121st in line · about 10 min"),
+    ],
+)
+def test_who_waits_is_shown_the_place_in_line_and_about_how_long(waiting: Waiting, words: str) -> None:
+    (foot,) = view.chat(turn(), 12.0, waiting)[1]["content"]
+    assert foot["text"] == f'<div class="foot busy">{words}</div>'
 
 
 def test_waiting_and_answering_are_told_apart() -> None:
