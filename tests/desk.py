@@ -14,6 +14,7 @@ from model_registry.registry import Registry
 from playground.admission.gate import Gate
 from playground.limits import OPEN, Limits
 from playground.ui.adapter_state import PanelAdapter
+from playground.ui.elsewhere.place import PanelPlace
 from playground.ui.handlers import Handlers
 from playground.ui.lens.glance import Watched
 from playground.ui.lens.handlers import LensHandlers
@@ -45,8 +46,8 @@ class Desk:
         self.request = asked_from("192.0.2.1")
         self.handlers = Handlers(self.pool.registry, self.pool, self.entrance)  # type: ignore[arg-type]
         self.streaming = Streaming(self.pool, self.entrance)  # type: ignore[arg-type]
-        self.templates = TemplateHandlers(self.pool, True)  # type: ignore[arg-type]
-        self.lens = LensHandlers(self.pool.registry, self.pool, self.templates)  # type: ignore[arg-type]
+        self.templates = TemplateHandlers(self.pool, True, limits)  # type: ignore[arg-type]
+        self.lens = LensHandlers(self.pool.registry, self.pool, self.templates, limits)  # type: ignore[arg-type]
         self.models = ["a", "b"]
         self.systems = ["", ""]
         self.shown = [True, True]
@@ -56,13 +57,14 @@ class Desk:
         self.adapters = [PanelAdapter(), PanelAdapter()]
         self.scales = [1.0, 1.0]
         self.written = [PanelTemplate(), PanelTemplate()]
+        self.places = [PanelPlace(), PanelPlace()]
         self.watched = [Watched("a"), Watched("b")]
         self.prompting = PromptingValues("plain", "refuse")
         self.prompt, self.seed, self.hint = "", 0, ""
 
     def question(self, index: int) -> list[Any]:
         request = [self.models[index], self.systems[index], self.adapters[index], self.scales[index]]
-        return [self.states[index], self.controls[index], *request, self.written[index]]
+        return [self.states[index], self.controls[index], *request, self.written[index], self.places[index]]
 
     async def send(self, prompt: str, sampling: SamplingValues = SAMPLING) -> None:
         self.prompt = prompt
@@ -83,7 +85,7 @@ class Desk:
         self, index: int, mode: str = "Prompt", is_open: bool = True, with_ids: bool = False, every_turn: bool = False
     ) -> list[Any]:
         shown = [is_open, mode, with_ids, every_turn, self.states[index], self.models[index], self.systems[index]]
-        return [*shown, self.written[index], self.watched[index]]
+        return [*shown, self.written[index], self.places[index], self.watched[index]]
 
     async def look(self, typed: str, **glance: Any) -> str:
         """The first panel's lens, as it is while this is being typed."""

@@ -17,6 +17,7 @@ from fake_encoder import FakeEncoder
 from model_registry.registry import Registry
 from model_registry.spec import FACTS, Dimensions, ModelSpec, PromptFormat, Statement, Weights
 from playground.adapters.facts import AdapterChoice, AdapterFacts, CheckedAdapter
+from playground.engines.elsewhere import Elsewhere
 from playground.engines.pooling.model_status import ModelState, ModelStatus
 from playground.errors import AdapterError, EngineBusyError, LoadCancelledError
 from playground.types import (
@@ -27,6 +28,7 @@ from playground.types import (
     GenerationRequest,
     LoadProgress,
     ScoredPiece,
+    SentAs,
     StreamEvent,
     Timings,
     Usage,
@@ -41,6 +43,7 @@ class Script:
     `state` to `place` are its status, until it is cancelled or unloaded.
     `scores` is what it says of the probabilities of its answer; with None it says nothing, for ever. Without
     `knows_tokens` its answers come without their tokens, which are else the numbers of the pieces.
+    `sent_as` is how it was given a prompt that went to a server.
     `choices` are the adapters that its menu offers. Of all that are named, `refusals` says which are refused and
     `warnings` what is odd; `inspections` are the seconds of a check. What is in none of them is accepted at once.
     """
@@ -62,6 +65,7 @@ class Script:
     inspections: Mapping[str, float] = field(default_factory=dict)
     scores: Sequence[ScoredPiece] | Exception | None = None
     knows_tokens: bool = True
+    sent_as: SentAs | None = "token_ids"
 
 
 @dataclass
@@ -84,6 +88,10 @@ class FakePool:
     unloaded: list[str] = field(default_factory=list)
     checked: list[tuple[str, str]] = field(default_factory=list)
     closed: bool = False
+    elsewhere: Elsewhere = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.elsewhere = Elsewhere(self.registry)
 
     def status(self, model_id: str) -> ModelStatus:
         if model_id in (*self.cancelled, *self.unloaded):
@@ -119,9 +127,13 @@ class FakePool:
             prompt = encoder.encode(request.messages, request.options, request.sampling.max_new_tokens)
             usage = Usage(len(prompt.token_ids), 0, len(prompt.dropped))
             async for event in self._play(request.model_id, usage, self._attached(request)):
-                yield event
+                yield self._from_server(request, event)
         finally:
             self.running[request.model_id] -= 1
+
+    def _from_server(self, request: GenerationRequest, event: StreamEvent) -> StreamEvent:
+        how = self._script(request.model_id).sent_as
+        return replace(event, sent_as=how) if request.endpoint and isinstance(event, GenerationChunk) else event
 
     def _attached(self, request: GenerationRequest) -> AdapterUse | None:
         use = request.adapter
@@ -167,7 +179,7 @@ class FakePool:
         self.preloaded += [self.registry.get(model_id).id for model_id in model_ids]
 
     def expect(self, requests: Sequence[GenerationRequest]) -> None:
-        self.preload([request.model_id for request in requests])
+        self.preload([request.model_id for request in requests if request.endpoint is None])
 
     def cancel(self, model_id: str) -> None:
         self.cancelled.append(self.registry.get(model_id).id)

@@ -19,11 +19,15 @@ from playground.errors import PlaygroundError
 from playground.types import MAX_ADAPTER_SCALE, half_character
 from playground.ui import adapter_view, view
 from playground.ui.adapter_state import ELSEWHERE, NO_ADAPTER, Choosing, PanelAdapter, menu, typed_for
+from playground.ui.elsewhere.place import PanelPlace, place_of
 
 if TYPE_CHECKING:
     from playground.engines.pooling.protocol import Pool
 
 NAME_ONE = "Name an adapter first: owner/name, owner/name@revision, or a folder."
+ON_SERVER = [("Adapters: under Runs on", NO_ADAPTER)]
+"""The menu while a server answers."""
+
 UNEXPECTED = "Unexpected error while inspecting the adapter: the log has the details."
 
 log = logging.getLogger(__name__)
@@ -67,11 +71,12 @@ class Place(NamedTuple):
     choosing: Choosing
 
 
-def draw_adapter_menu(index: int, offered: Sequence[AdapterChoice]) -> gr.Dropdown:
+def draw_adapter_menu(index: int, offered: Sequence[AdapterChoice], on_server: bool) -> gr.Dropdown:
     """`index` counts from 0. Apart from the other controls, for it stands beside the model's menu."""
     return gr.Dropdown(
-        menu(offered, ()),
+        ON_SERVER if on_server else menu(offered, ()),
         value=NO_ADAPTER,
+        interactive=not on_server,
         label=f"Adapter of panel {index + 1}",
         show_label=False,
         container=False,
@@ -162,15 +167,31 @@ class AdapterHandlers:
         """Go back to no adapter. Inputs: the panel's Place, every panel's adapter. Outputs: as `cancel`."""
         place, panels = Place(*rest[:3]), rest[3:]
         place.choosing.begin()
-        return self.reset(place.model_id, place.chosen, panels)
+        on_server = bool(self.pool.elsewhere.servers_of(place.model_id))
+        return self.reset(place.model_id, place.chosen, panels, on_server)
+
+    async def follow_place(self, model_id: str, place: PanelPlace, *rest: Any) -> list[Any]:
+        """The menu rests while a server answers, whose adapters are models of its own.
+
+        Inputs: model, the panel's place, its adapter and Choosing, every panel's adapter. Outputs: as `cancel`.
+        """
+        at, panels = Place(model_id, *rest[:2]), rest[2:]
+        if place_of(place, model_id, self.pool.elsewhere).endpoint:
+            at.choosing.begin()
+            return self.reset(model_id, at.chosen, panels, on_server=True)
+        choices = self._menu(model_id, panels)
+        return _paint(menu=gr.update(choices=choices, value=at.chosen.value, interactive=True))
 
     async def refresh_menu(self, model_id: str, *panels: PanelAdapter) -> Any:
         """Inputs: the panel's model, every panel's adapter. Outputs: the menu."""
         return gr.update(choices=self._menu(model_id, panels))
 
-    def reset(self, model_id: str, chosen: PanelAdapter, panels: Sequence[PanelAdapter]) -> list[Any]:
+    def reset(
+        self, model_id: str, chosen: PanelAdapter, panels: Sequence[PanelAdapter], on_server: bool = False
+    ) -> list[Any]:
         """`AdapterControls.outputs` for the plain model."""
-        dropdown = gr.update(choices=self._menu(model_id, panels), value=NO_ADAPTER)
+        choices = ON_SERVER if on_server else self._menu(model_id, panels)
+        dropdown = gr.update(choices=choices, value=NO_ADAPTER, interactive=not on_server)
         hidden = gr.Row(visible=False)
         return [dropdown, chosen.plain(), hidden, "", "", "", hidden, 1]
 

@@ -22,6 +22,8 @@ from playground.ui import view
 from playground.ui.adapters import AdapterHandlers
 from playground.ui.api.endpoints import wire_api
 from playground.ui.devices import DeviceHandlers, draw_devices
+from playground.ui.elsewhere.events import wire_places
+from playground.ui.elsewhere.handlers import PlaceHandlers
 from playground.ui.events import (
     Controls,
     wire,
@@ -90,14 +92,16 @@ def build(registry: Registry, pool: Pool, models: Sequence[str], settings: Setti
             panels = [_draw_slot(index, specs, pool, choices) for index in range(MAX_PANELS)]
         bar = draw_prompt_bar(read_examples())
         handlers = Handlers(registry, pool, entrance)
-        templates = TemplateHandlers(pool, settings.edit_templates)
-        lens = LensHandlers(registry, pool, templates)
-        odds = ProbabilityHandlers(pool)
-        wire(handlers, lens, odds, panels, bar, Controls(sampling, prompting), shown, page)
+        templates = TemplateHandlers(pool, settings.edit_templates, settings.limits)
+        lens = LensHandlers(registry, pool, templates, settings.limits)
+        odds, adapters = ProbabilityHandlers(pool), AdapterHandlers(registry, pool)
+        controls = Controls(sampling, prompting)
+        wire(handlers, lens, odds, panels, bar, controls, shown, page)
         wire_templates(templates, panels)
-        wire_side_by_side(SideBySideHandlers(registry, pool), side_by_side, panels, bar, shown)
-        wire_adapters(AdapterHandlers(registry, pool), panels, bar, shown)
+        wire_side_by_side(SideBySideHandlers(registry, pool, settings.limits), side_by_side, panels, bar, shown)
+        wire_adapters(adapters, panels, bar, shown)
         wire_devices(devices, DeviceHandlers(registry, pool), handlers, panels)
+        wire_places(PlaceHandlers(pool), adapters, handlers, lens, panels, bar, controls)
         wire_about(AboutHandlers(registry), panels)
         wire_api(registry, pool, settings.edit_templates, entrance)
     return page
@@ -112,7 +116,12 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
         "theme": gr.themes.Default(
             primary_hue="indigo", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace", "Consolas", "monospace"]
         ),
-        "css_paths": [HERE / "style.css", HERE / "lens" / "lens.css", HERE / "lens" / "probabilities.css"],
+        "css_paths": [
+            HERE / "style.css",
+            HERE / "lens" / "lens.css",
+            HERE / "lens" / "probabilities.css",
+            HERE / "elsewhere" / "places.css",
+        ],
         "head": ONLY_OUR_IMAGES + "".join(f"<script>{path.read_text('utf-8')}</script>" for path in SCRIPTS),
         "footer_links": ["api"],
         "run_history": False,
@@ -147,4 +156,4 @@ def _header() -> str:
 
 def _draw_slot(index: int, specs: Sequence[ModelSpec], pool: Pool, choices: Choices) -> Panel:
     spec = specs[index % len(specs)]
-    return draw_panel(index, spec, pool.status(spec.id), choices, pool.adapters(spec.id), shown=index < len(specs))
+    return draw_panel(index, spec, pool, choices, shown=index < len(specs))

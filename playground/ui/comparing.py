@@ -15,6 +15,9 @@ from playground.types import half_character
 from playground.ui import view
 from playground.ui.adapter_state import Choosing, PanelAdapter
 from playground.ui.adapters import NOTHING, AdapterHandlers
+from playground.ui.elsewhere.box import NAMES
+from playground.ui.elsewhere.handlers import PlaceHandlers
+from playground.ui.elsewhere.place import PanelPlace
 from playground.ui.handlers import buttons, groups
 from playground.ui.pace import StreamControl
 from playground.ui.panel import about_model, system_properties
@@ -37,12 +40,12 @@ class Comparing:
 
         Inputs: which panels are shown, the panel's model and system prompt, the Neighbour of each of `candidates`.
         Outputs: hint, which panels are shown, all remove buttons, the add button, then of each candidate: column,
-        model, system prompt, default, about line and adapter.
+        model, system prompt, default, about line, adapter and place.
         """
         places = candidates(index, len(shown))
         neighbours = dict(zip(places, groups(Neighbour, rest), strict=True))
         target = next_panel(index, shown)
-        nothing = [gr.skip()] * (len(NOTHING) + 5)
+        nothing = [gr.skip()] * (len(NOTHING) + len(NAMES) + 5)
         if sentence := _obstacle(target, neighbours[target], system):
             return [view.hint(sentence), *[gr.skip()] * (len(shown) + 2), *nothing * len(places)]
         panels = [each.chosen for each in neighbours.values()]
@@ -60,6 +63,7 @@ class Comparing:
             spec.prompt.default_system,
             about_model(spec, self.adapters.pool.status(spec.id)),
             *self.adapters.reset(spec.id, neighbour.chosen, panels),
+            *PlaceHandlers(self.adapters.pool).put(PanelPlace(spec.id)),  # beside the adapter, which runs here
         ]
 
 

@@ -289,7 +289,7 @@ def layout_buttons(panels: list[Panel], bar: PromptBar) -> list[gr.components.Co
 def menus(panels: list[Panel]) -> tuple[list[gr.components.Component], list[gr.components.Component]]:
     """Inputs and outputs of what keeps the menus true."""
     models: list[gr.components.Component] = [panel.model for panel in panels]
-    return models, [*models, *(panel.about for panel in panels)]
+    return [*models, *(panel.place.state for panel in panels)], [*models, *(panel.about for panel in panels)]
 
 
 def glances(panels: list[Panel]) -> list[gr.components.Component]:

@@ -16,14 +16,15 @@ import gradio as gr
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
 from playground.admission.lengths import check_texts, check_turns
-from playground.errors import EngineBusyError, PlaygroundError, PromptError, SamplingError
+from playground.errors import ContextFullError, EngineBusyError, PlaygroundError, PromptError, SamplingError
 from playground.types import GenerationRequest, SamplingParams, half_character, new_request_id
 from playground.ui import view
 from playground.ui.adapter_state import PanelAdapter
+from playground.ui.elsewhere.place import PanelPlace, place_of
 from playground.ui.lens.prompting import PromptingValues
 from playground.ui.lens.template_editor import PanelTemplate
 from playground.ui.pace import StreamControl
-from playground.ui.panel import about_model, menu_choices, system_properties
+from playground.ui.panel import about_place, menu_choices, system_properties
 from playground.ui.sampling import SamplingValues, read_sampling
 from playground.ui.state import PanelState
 from playground.ui.visitor import Entrance
@@ -50,6 +51,7 @@ class Question(NamedTuple):
     adapter: PanelAdapter
     scale: float | None
     template: PanelTemplate
+    place: PanelPlace
 
     @property
     def template_text(self) -> str | None:
@@ -138,7 +140,8 @@ class Handlers:
         spec = self.registry.get(model_id)
         own = spec.prompt.default_system
         text: dict[str, Any] = {"value": own} if system == default_system else {}
-        return [gr.update(**text, **system_properties(spec)), own, about_model(spec, self.pool.status(spec.id))]
+        about = about_place(spec, PanelPlace(), self.pool)
+        return [gr.update(**text, **system_properties(spec)), own, about]
 
     async def add_panel(self, shown: Sequence[bool]) -> list[Any]:
         """Inputs: which panels are shown. Outputs: the same, then `_layout`."""
@@ -151,11 +154,13 @@ class Handlers:
             return [*[gr.skip()] * 3, *_layout(shown)]
         return [*_cleared(control), *_layout([is_shown and i != index for i, is_shown in enumerate(shown)])]
 
-    async def refresh_menus(self, *model_ids: str) -> list[Any]:
-        """Inputs: every panel's model. Outputs: the menu of every panel, its about line, as things stand now."""
+    async def refresh_menus(self, *rest: Any) -> list[Any]:
+        """Inputs: every panel's model, then every panel's place. Outputs: the menu of every panel, its about line, as
+        things stand now."""
         menu = gr.update(choices=menu_choices(self.registry, self.pool))
-        specs = [self.registry.get(model_id) for model_id in model_ids]
-        return [*[menu] * len(specs), *(about_model(spec, self.pool.status(spec.id)) for spec in specs)]
+        panels = zip(rest[: len(rest) // 2], rest[len(rest) // 2 :], strict=True)
+        abouts = [about_place(self.registry.get(model_id), place, self.pool) for model_id, place in panels]
+        return [*[menu] * len(abouts), *abouts]
 
     def _system(self, question: Question) -> str:
         return sendable_system(self.registry.get(question.model_id), question.system)
@@ -196,11 +201,13 @@ class Handlers:
         self, question: Question, turn_id: str, prompt: str, sampling: SamplingParams, prompting: PromptingValues
     ) -> GenerationRequest:
         messages = question.state.messages(self._system(question), prompt)
+        endpoint = place_of(question.place, question.model_id, self.pool.elsewhere).endpoint
         adapter = question.adapter.use(question.model_id, 1.0 if question.scale is None else question.scale)
         return GenerationRequest(
             turn_id=turn_id,
             model_id=question.model_id,
-            adapter=adapter,
+            adapter=None if endpoint else adapter,
+            endpoint=endpoint,
             messages=messages,
             options=prompting.options(question.template_text),
             sampling=sampling,
@@ -222,6 +229,8 @@ class Handlers:
             encoder = await asyncio.wait_for(self.pool.encoder(request.model_id), CHECK_S)
             longest = request.sampling.max_new_tokens
             await asyncio.to_thread(encoder.encode, request.messages, request.options, longest)
+        except ContextFullError as error:
+            return "" if request.endpoint and request.endpoint.messages_only else str(error)
         except PromptError as error:
             return str(error)
         except Exception:

@@ -5,16 +5,17 @@ Knows no other panel and no event. Drawn by `build`, wired by `events`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from model_registry.spec import ModelSpec
-from playground.adapters.facts import AdapterChoice
 from playground.ui import view
 from playground.ui.adapters import AdapterControls, draw_adapter, draw_adapter_menu
+from playground.ui.elsewhere.box import PlaceControls, draw_place
+from playground.ui.elsewhere.place import PanelPlace, first_place, place_of
 from playground.ui.lens.about import AboutView, draw_about
 from playground.ui.lens.panel_lens import PanelLens, draw_lens
 from playground.ui.lens.probabilities import Probabilities, draw_probabilities_button, draw_probabilities_view
@@ -51,19 +52,21 @@ class Panel:
     odds: Probabilities
     lens: PanelLens
     card: AboutView
+    place: PlaceControls
 
     @property
     def question(self) -> list[gr.components.Component]:
-        """The inputs from which a request is made: state, control, model, system prompt, adapter, scale, template."""
-        adapter, written = self.adapter, self.lens.editor.written
-        return [self.state, self.control, self.model, self.system, adapter.chosen, adapter.scale, written]
+        """The inputs from which a request is made: state, control, model, system prompt, adapter, scale, template,
+        place."""
+        adapter, written, place = self.adapter, self.lens.editor.written, self.place.state
+        return [self.state, self.control, self.model, self.system, adapter.chosen, adapter.scale, written, place]
 
     @property
     def glance(self) -> list[gr.components.Component]:
         """The components of `Glance`, from which its lens is made."""
         lens = self.lens
         looked_at = [lens.is_open, lens.mode, lens.with_ids, lens.every_turn]
-        return [*looked_at, self.state, self.model, self.system, lens.editor.written, lens.watched]
+        return [*looked_at, self.state, self.model, self.system, lens.editor.written, self.place.state, lens.watched]
 
     @property
     def shown_odds(self) -> list[gr.components.Component]:
@@ -77,8 +80,9 @@ class Panel:
 
     @property
     def everything(self) -> list[gr.components.Component | gr.Row | gr.Column]:
-        """What shows another model: column, menu, system prompt, default, about line, adapter."""
-        return [self.column, self.model, self.system, self.default_system, self.about, *self.adapter.outputs]
+        """What shows another model: column, menu, system prompt, default, about line, adapter, place."""
+        shown = [self.column, self.model, self.system, self.default_system, self.about]
+        return [*shown, *self.adapter.outputs, *self.place.outputs]
 
     @property
     def answer(self) -> list[gr.components.Component]:
@@ -86,26 +90,25 @@ class Panel:
         return [self.state, self.chat, self.notice]
 
 
-def draw_panel(
-    index: int, spec: ModelSpec, status: ModelStatus, choices: Choices, adapters: Sequence[AdapterChoice], shown: bool
-) -> Panel:
+def draw_panel(index: int, spec: ModelSpec, pool: Pool, choices: Choices, shown: bool) -> Panel:
     """A panel that is not shown is drawn all the same, and hidden.
 
     Args:
         index: counts from 0.
-        status, adapters: the model's.
         choices: of the model menu.
         shown: whether it is visible from the start.
     """
+    runs_on, status = first_place(spec.id, pool.elsewhere), pool.status(spec.id)
     with gr.Column(visible=shown, min_width=0, elem_id=f"panel-{index}") as column:
         state, control = gr.State(PanelState()), gr.State(StreamControl())
         with gr.Row(elem_classes="head"):
             model = _draw_model(index, spec, choices)
-            adapter_menu = draw_adapter_menu(index, adapters)
+            adapter_menu = draw_adapter_menu(index, pool.adapters(spec.id), runs_on.endpoint is not None)
             remove = gr.Button("Remove", size="sm", scale=0, min_width=0, elem_classes="remove-panel")
-        about = gr.HTML(about_model(spec, status), elem_classes="about")
+        about = gr.HTML(about_model(spec, None if runs_on.endpoint else status), elem_classes="about")
         adapter = draw_adapter(index, adapter_menu)
         with gr.Row(elem_classes="boxes-row"):
+            place = draw_place(index, runs_on, pool.elsewhere, status.state != "too_large")
             system, default_system, reset = _draw_system(spec)
             lens = draw_lens(index, spec.id)
             card = draw_about()
@@ -130,7 +133,7 @@ def draw_panel(
             odds = draw_probabilities_button(odds_view)
     return Panel(
         index, column, state, control, model, remove, about, adapter, system, default_system, reset,
-        chat, notice, stop, regenerate, clear, odds, lens, card,
+        chat, notice, stop, regenerate, clear, odds, lens, card, place,
     )  # fmt: skip
 
 
@@ -175,17 +178,23 @@ def system_properties(spec: ModelSpec) -> dict[str, Any]:
     return {"interactive": True, "info": f"Sent before the conversation. Empty: {empty}."}
 
 
-def about_model(spec: ModelSpec, status: ModelStatus) -> str:
+def about_place(spec: ModelSpec, place: PanelPlace, pool: Pool) -> str:
+    """The line under the menu, of a model where it runs in a panel."""
+    here = place_of(place, spec.id, pool.elsewhere).endpoint is None
+    return about_model(spec, pool.status(spec.id) if here else None)
+
+
+def about_model(spec: ModelSpec, status: ModelStatus | None) -> str:
     """One line under the menu: a badge where the model is a stand-in, what a prompt to it starts, then size, languages
-    and licences."""
+    and licences. `status`: None where a server answers, for then a prompt starts nothing here."""
     facts = [f"{human_count(spec.parameters)} parameters", ", ".join(spec.languages)]
     facts += [f"{licence.text} ({licence.source})" for licence in spec.licences]
     line = "".join(f"<span>{view.verbatim(fact)}</span>" for fact in facts)
     badge = (
         f'<span class="badge">stand-in for {view.verbatim(spec.stand_in_for or "")}</span>' if spec.is_stand_in else ""
     )
-    coming = what_comes(status)
-    first = f'<span class="coming {status.state}">{view.verbatim(coming)}</span>' if coming else ""
+    coming = what_comes(status) if status else ""
+    first = f'<span class="coming {status.state}">{view.verbatim(coming)}</span>' if status and coming else ""
     return f'<div class="about-line">{badge}{first}{line}</div>'
 
 
@@ -202,6 +211,8 @@ def what_comes(status: ModelStatus) -> str:
             return f"{_capital(status.detail)} on the next prompt"
         case "too_large":
             return f"{_capital(status.detail)}; this machine has too little free"
+        case "not_here":
+            return f"{_capital(status.detail)}: choose another model"
         case "failed":
             return "Failed to load; the next prompt tries again"
 
@@ -216,10 +227,14 @@ def human_count(number: int) -> str:
 
 def menu_choices(registry: Iterable[ModelSpec], pool: Pool) -> Choices:
     """(label, id) of every model: its name, and how far it is from answering."""
-    return [(menu_label(spec, pool.status(spec.id)), spec.id) for spec in registry]
+    return [
+        (menu_label(spec, pool.status(spec.id), bool(pool.elsewhere.servers_of(spec.id))), spec.id) for spec in registry
+    ]
 
 
-def menu_label(spec: ModelSpec, status: ModelStatus) -> str:
+def menu_label(spec: ModelSpec, status: ModelStatus, has_server: bool = False) -> str:
     kind = ("stand-in",) if spec.is_stand_in and "stand-in" not in spec.name.lower() else ()
     detail = "failed to load" if status.state == "failed" else status.detail  # why is a sentence, too long for a menu
+    if has_server and status.state not in ("ready", "loading"):
+        detail = "on a server"
     return " · ".join((spec.name, *kind, detail))

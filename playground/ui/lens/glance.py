@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from playground.ui.elsewhere.place import PanelPlace
 from playground.ui.lens.look import Mode
 from playground.ui.lens.prompting import PromptingValues
 from playground.ui.lens.template_editor import PanelTemplate
@@ -65,4 +66,5 @@ class Glance(NamedTuple):
     model_id: str
     system: str
     template: PanelTemplate
+    place: PanelPlace
     watched: Watched

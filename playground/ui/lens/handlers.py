@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from model_registry.registry import Registry
+from playground.admission.lengths import too_long
 from playground.errors import PlaygroundError
+from playground.limits import OPEN, Limits
 from playground.types import Message, PromptOptions, half_character
+from playground.ui.elsewhere.place import place_of
 from playground.ui.handlers import groups, sendable_system
 from playground.ui.lens import lens_view, look
 from playground.ui.lens.glance import Glance, Typing, Watched
@@ -42,6 +45,7 @@ class LensHandlers:
     registry: Registry
     pool: Pool
     templates: TemplateHandlers
+    limits: Limits = OPEN
 
     async def looks(self, *values: Any) -> list[Any]:
         """Inputs: Typing, the Glance of every panel that is asked for. Outputs: the lens of each, empty if closed."""
@@ -100,6 +104,10 @@ class LensHandlers:
         template = glance.template.options_text(glance.model_id)
         if sentence := half_character(typing.typed) or half_character(system) or half_character(template or ""):
             return lens_view.error(f"This cannot be sent: {sentence}.")
+        texts = {"Prompt": typing.typed, "System prompt": system, "Template": template or ""}
+        if sentence := too_long(texts, self.limits):
+            return lens_view.error(sentence)
+        endpoint = place_of(glance.place, glance.model_id, self.pool.elsewhere).endpoint
         asked = look.subject(
             glance.state,
             glance.model_id,
@@ -107,13 +115,16 @@ class LensHandlers:
             typing.prompting.options(template),
             max(1, int(typing.answer_tokens or 1)),
             typing.typed,
+            endpoint,
+            self.pool.elsewhere.sent_as(endpoint) if endpoint else None,
         )
         if asked is None:
             return lens_view.empty(NOTHING)
         return await look.render(self.pool, asked, glance.mode, glance.with_ids, glance.every_turn)
 
     async def _caution(self, typing: Typing, model_ids: Sequence[str]) -> str:
-        if SUSPECTS.isdisjoint(typing.typed) or half_character(typing.typed):
+        text = typing.typed
+        if SUSPECTS.isdisjoint(text) or half_character(text) or too_long({"Prompt": text}, self.limits):
             return ""
         found = await asyncio.gather(*(self._control_tokens(model_id, typing.typed) for model_id in model_ids))
         names = [self.registry.get(model_id).name for model_id in model_ids]

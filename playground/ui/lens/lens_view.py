@@ -26,6 +26,7 @@ TITLES: dict[Stage, str] = {
     "answering": "Being answered",
     "answered": "What the last answer was made from",
 }
+NOT_EXACT = "What this panel's template makes of it"
 
 
 def lens(seen: Seen, budget: Budget, asked_tokens: int, typed: TokenCounts, body: str) -> str:
@@ -33,7 +34,12 @@ def lens(seen: Seen, budget: Budget, asked_tokens: int, typed: TokenCounts, body
     text = seen.messages[seen.last].content
     room = budget_view.room_words(budget.room, typed, budget_view.script_of(text))
     refusal = budget_view.refusal(seen, budget)
-    sentences = [*seen.prompt.notes, budget_view.shortness(seen, budget, asked_tokens), *_control_warnings(seen)]
+    sentences = [
+        seen.going,
+        *seen.prompt.notes,
+        budget_view.shortness(seen, budget, asked_tokens),
+        *_control_warnings(seen),
+    ]
     said = "".join(f"<li>{verbatim(sentence)}</li>" for sentence in sentences if sentence)
     return (
         f'<div class="preview">{budget_view.bar(budget, room, seen.left_out)}{_facts(seen)}'
@@ -88,9 +94,10 @@ def _caution(tokens: Sequence[str], names: Sequence[str], control: ControlText) 
 
 def _facts(seen: Seen) -> str:
     template = seen.prompt.template
+    title = TITLES[seen.stage] if seen.is_exact else NOT_EXACT
     system = SYSTEMS[seen.prompt.system]
     return (
-        f'<div class="facts"><span class="title">{TITLES[seen.stage]}</span>'
+        f'<div class="facts"><span class="title">{title}</span>'
         f'<span class="source">Template: {SOURCES[template.source]} '
         f'<span class="print" title="SHA-256 {template.fingerprint}">{template.fingerprint[:8]}</span></span>'
         f"{f'<span>System prompt: {system}</span>' if system else ''}</div>"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from playground.errors import PlaygroundError
 from playground.prompting.budget import budget
-from playground.types import Message, PromptOptions, half_character
+from playground.types import EndpointUse, Message, PromptOptions, SentAs, half_character
 from playground.ui.lens import lens_view, token_view
-from playground.ui.lens.parts import Seen, Stage
+from playground.ui.lens.parts import Seen, Stage, going_words
 from playground.ui.state import PanelState
 
 if TYPE_CHECKING:
@@ -30,17 +30,27 @@ log = logging.getLogger(__name__)
 
 
 class Subject(NamedTuple):
-    """What is looked at: a request that was made, or the one that Send would make."""
+    """What is looked at: a request that was made, or the one that Send would make; the server that it is for, if it is
+    for one, and how that one is given prompts, as far as it is known."""
 
     stage: Stage
     model_id: str
     messages: Sequence[Message]
     options: PromptOptions
     answer_tokens: int
+    endpoint: EndpointUse | None = None
+    sent_as: SentAs | None = None
 
 
 def subject(
-    state: PanelState, model_id: str, system: str, options: PromptOptions, answer_tokens: int, typed: str
+    state: PanelState,
+    model_id: str,
+    system: str,
+    options: PromptOptions,
+    answer_tokens: int,
+    typed: str,
+    endpoint: EndpointUse | None = None,
+    sent_as: SentAs | None = None,
 ) -> Subject | None:
     """What is typed, if anything is; else the last request; None if there is none.
 
@@ -50,10 +60,12 @@ def subject(
     if last and not typed.strip():
         request = last.request
         stage: Stage = "answering" if last.is_open else "answered"
-        return Subject(stage, request.model_id, request.messages, request.options, request.sampling.max_new_tokens)
+        longest = request.sampling.max_new_tokens
+        was = request.endpoint, last.sent_as
+        return Subject(stage, request.model_id, request.messages, request.options, longest, *was)
     if not typed.strip():
         return None
-    return Subject("typing", model_id, state.messages(system, typed), options, answer_tokens)
+    return Subject("typing", model_id, state.messages(system, typed), options, answer_tokens, endpoint, sent_as)
 
 
 async def render(pool: Pool, asked: Subject, mode: Mode, with_ids: bool, every_turn: bool) -> str:
@@ -75,7 +87,9 @@ async def render(pool: Pool, asked: Subject, mode: Mode, with_ids: bool, every_t
 
 def _draw(encoder: PromptEncoder, asked: Subject, mode: Mode, with_ids: bool, every_turn: bool) -> str:
     prompt = encoder.preview(asked.messages, asked.options, asked.answer_tokens)
-    seen = Seen(encoder.spec.name, asked.messages, asked.options, prompt, asked.stage)
+    going = going_words(asked.endpoint.address, asked.sent_as, asked.stage) if asked.endpoint else ""
+    is_exact = asked.sent_as != "messages"
+    seen = Seen(encoder.spec.name, asked.messages, asked.options, prompt, asked.stage, going, is_exact)
     typed = encoder.counts(prompt, seen.last)
     shares = budget(prompt, asked.answer_tokens)
     if mode == "Tokens":

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from playground.prompting.prompt import EncodedPrompt, Origin, Span, SystemPrompt, WhyUnsent
-from playground.types import Message, PromptOptions
+from playground.types import Message, PromptOptions, SentAs
 
 Stage = Literal["typing", "answering", "answered"]
 """Whether the last message is being typed, is being answered, or was."""
@@ -52,13 +52,19 @@ WHY: dict[WhyUnsent, str] = {"format": "not sent, no place in the format", "drop
 
 @dataclass(frozen=True)
 class Seen:
-    """A prompt and what it was made from; `model` is a name."""
+    """A prompt and what it was made from; `model` is a name.
+
+    going: the sentence that says how a server gets it, "" where none does; `is_exact` is false where that one makes a
+        prompt of its own.
+    """
 
     model: str
     messages: Sequence[Message]
     options: PromptOptions
     prompt: EncodedPrompt
     stage: Stage
+    going: str = ""
+    is_exact: bool = True
 
     @property
     def last(self) -> int:
@@ -94,6 +100,20 @@ class Seen:
     def left_out(self) -> list[int]:
         """The turns that the context has no room for."""
         return sorted({self.turns[index] for index in self.prompt.dropped})
+
+
+def going_words(address: str, sent_as: SentAs | None, stage: Stage) -> str:
+    """How a server gets the prompt, or got it; `sent_as` is None until that is known."""
+    goes = "Goes" if stage == "typing" else "Went"
+    match sent_as:
+        case "token_ids":
+            return f"{goes} to {address} as these token ids."
+        case "text":
+            return f"{goes} to {address} as this text."
+        case "messages":
+            return f"{address} gets messages; what its template makes of them cannot be seen from here."
+        case None:
+            return f"{goes} to {address}: as these token ids where it takes them, else as text or as messages."
 
 
 def turns_in_words(turns: Sequence[int]) -> str:

@@ -27,6 +27,7 @@ NOT_KNOWN = (
     "The tokens of this answer are not known: it ended before the first, or its engine does not tell them. Press "
     "Regenerate to have another."
 )
+NONE_OF_SERVER = "{} did not tell the probabilities of this answer: not every server does."
 UNEXPECTED = "Unexpected error while reading the answer: the log has the details."
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,9 @@ class ProbabilityHandlers:
             yield probability_view.refusal(NOT_YET)
         else:
             showing.open(turn)
+            if turn.request.endpoint:
+                yield _of_server(turn)
+                return
             if not turn.token_ids:
                 yield probability_view.refusal(NOT_KNOWN)
                 return
@@ -140,3 +144,11 @@ class ProbabilityHandlers:
             return probability_view.refusal(UNEXPECTED)
         finally:
             scoring.cancel()
+
+
+def _of_server(turn: Turn) -> str:
+    """What a server told while it answered: it is not asked again."""
+    if turn.scores:
+        return probability_view.odds(turn, turn.scores)
+    address = turn.request.endpoint.address if turn.request.endpoint else ""
+    return probability_view.refusal(NONE_OF_SERVER.format(address))

@@ -13,10 +13,11 @@ from playground.adapters.facts import AdapterChoice
 from playground.ui.adapter_state import Choosing, PanelAdapter
 from playground.ui.adapters import NAMES, AdapterHandlers
 from playground.ui.comparing import Comparing, candidates, next_panel
+from playground.ui.elsewhere.box import NAMES as PLACE
 from playground.ui.pace import StreamControl
 
 PANELS = 4
-CHANGED = ("column", "model", "system", "default_system", "model_about", *NAMES)
+CHANGED = ("column", "model", "system", "default_system", "model_about", *NAMES, *(f"place_{name}" for name in PLACE))
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,9 @@ HALF = "the text contains half a character (a lone surrogate, U+D83D at place 6)
 async def test_half_a_character_in_the_prompt_is_a_sentence_at_the_prompt() -> None:
     desk = Desk()
     questions = [part for index in range(2) for part in desk.question(index)]
-    values = await desk.handlers.start_turn("half \ud83d", desk.shown, *SAMPLING, *desk.prompting, *questions)
+    values = await desk.handlers.start_turn(
+        desk.request, "half \ud83d", desk.shown, *SAMPLING, *desk.prompting, *questions
+    )
     hint = values.pop(2)
     assert f"Prompt: {HALF}." in hint
     assert values == [SKIP] * 8, "nothing of it may go back to the browser"

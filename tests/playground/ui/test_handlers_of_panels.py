@@ -76,7 +76,7 @@ async def test_panels_are_added_and_removed_down_to_one() -> None:
 
 async def test_the_menus_tell_the_state_of_each_model() -> None:
     desk = Desk(b=Script(state="download", detail="downloads 14.7 GB"))
-    menu, other, *abouts = await desk.handlers.refresh_menus("a", "b")
+    menu, other, *abouts = await desk.handlers.refresh_menus("a", "b", *desk.places)
     assert [label for label, _ in menu["choices"]] == ["A · ready", "B · downloads 14.7 GB", "NOSYS · ready"]
     assert "value" not in menu, "it must not undo a choice made in the meantime"
     assert other == menu
