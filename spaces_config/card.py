@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import yaml
 from huggingface_hub import SpaceCard, SpaceCardData
 
 from model_registry.spec import ModelSpec
@@ -52,8 +53,11 @@ def readme(space: Space) -> str:
 
 
 def front_matter(text: str) -> dict[str, Any]:
-    """What a README.md says to the Hub. Raises ValueError where it is no front matter."""
-    return SpaceCard(text).data.to_dict()
+    """What a README.md says to the Hub. Raises ValueError where that cannot be read."""
+    try:
+        return SpaceCard(text).data.to_dict()
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def _body(space: Space) -> str:
