@@ -20,6 +20,9 @@ CUT: Literal["cut"] = "cut"
 """Break the connection off."""
 
 
+Step = Mapping[str, Any] | str | bytes | threading.Event
+
+
 @dataclass(frozen=True)
 class Asked:
     """A request as it came; `body` is its JSON."""
@@ -47,7 +50,7 @@ class Reply:
 class Stream:
     """A stream of events: a mapping is one event, text or bytes go out as they are, an Event is waited for."""
 
-    steps: Sequence[Mapping[str, Any] | str | bytes | threading.Event]
+    steps: Sequence[Step]
     content_type: str = "text/event-stream"
 
 
@@ -90,26 +93,30 @@ class FakeServer:
         writer.close()
 
     async def _stream(self, answer: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(_head(200, {"content-type": answer.content_type}))
-        leaving = asyncio.ensure_future(reader.read())
-        for step in answer.steps:
-            if isinstance(step, threading.Event):
-                await asyncio.to_thread(step.wait, 30)
-            elif step == CUT:
-                await writer.drain()
-                writer.transport.abort()
-                break
-            elif step == STALL:
-                await writer.drain()
-                self.stalled.set()
-                await leaving
-            else:
-                writer.write(_event(step))
-                await writer.drain()
-            if leaving.done():
-                self.gone.set()
-                break
-        leaving.cancel()
+        leaving = asyncio.ensure_future(_left(reader))
+        try:
+            writer.write(_head(200, {"content-type": answer.content_type, "transfer-encoding": "chunked"}))
+            for step in answer.steps:
+                if step == CUT:
+                    return
+                await self._take(step, leaving, writer)
+            writer.write(_part(b""))
+        except ConnectionError:
+            self.gone.set()
+        finally:
+            leaving.cancel()
+
+    async def _take(self, step: Step, leaving: asyncio.Future[None], writer: asyncio.StreamWriter) -> None:
+        if isinstance(step, threading.Event):
+            await asyncio.to_thread(step.wait, 30)
+        elif step == STALL:
+            self.stalled.set()
+            await leaving
+        else:
+            writer.write(_part(_event(step)))
+            await writer.drain()
+        if leaving.done():
+            raise ConnectionError
 
 
 @contextmanager
@@ -138,6 +145,11 @@ async def _serve(server: FakeServer, ready: threading.Event, over: threading.Eve
     await asyncio.gather(*others, return_exceptions=True)
 
 
+async def _left(reader: asyncio.StreamReader) -> None:
+    with suppress(ConnectionError):
+        await reader.read()
+
+
 async def _read(reader: asyncio.StreamReader) -> Asked:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     method, path, _ = head[0].split(" ")
@@ -156,6 +168,10 @@ def _reply(reply: Reply) -> bytes:
     kind = "text/plain" if isinstance(reply.body, str) else "application/json"
     body = text.encode()
     return _head(reply.status, {"content-type": kind, "content-length": str(len(body)), **reply.headers}) + body
+
+
+def _part(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 def _event(step: Mapping[str, Any] | str | bytes) -> bytes:

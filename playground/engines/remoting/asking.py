@@ -23,6 +23,7 @@ from playground.engines.remoting.connection import (
     RefusedError,
     opened,
     plain_key,
+    ready,
 )
 from playground.engines.remoting.forms import Form, Learnt, TextForm, after, fields, messages
 from playground.engines.remoting.sentences import TOO_BUSY, StalledError, UnfinishedError, cause
@@ -64,33 +65,32 @@ async def ask(question: Question, learnt: Learnt, patience: Patience) -> AsyncGe
     Raises:
         Exception: whatever `sentences` knows; the last chunk has a finish reason if none is raised.
     """
-    form = _possible(learnt.form(question.endpoint.url, question.endpoint.model), question)
+    url, model = question.endpoint.url, question.endpoint.model
+    known = learnt.form(url, model)
     tries = 1
     while True:
-        begun = False
-        asked_at = perf_counter()
+        form = _possible(known, question)
+        begun, asked_at = False, perf_counter()
         try:
             async with aclosing(_attempt(question, form, patience)) as chunks:
                 async for told in chunks:
                     if not begun:
                         begun = True
-                        learnt.keep(question.endpoint.url, question.endpoint.model, form)
+                        learnt.keep(url, model, known)
                         yield Accepted(form.way, asked_at)
                     yield told
             return
         except Exception as error:
-            if begun:
+            other = after(form, error) if isinstance(error, RefusedError) else None
+            pause = _pause(error, tries, patience)
+            if begun or (other is None and pause is None):
                 raise
-            other = after(form, error, has_text=question.text is not None) if isinstance(error, RefusedError) else None
-            if other is None:
-                pause = _pause(error, tries, patience)
-                if pause is None:
-                    raise
-        if other is not None:
-            form = _possible(other, question)
-        else:
+        if other is None:
             tries += 1
             await asyncio.sleep(pause or 0)
+        else:
+            # What this prompt alone cannot be put in, the next one may.
+            known = Form(known.way if other.way == form.way else other.way, other.extras)
 
 
 def _possible(form: Form, question: Question) -> Form:
@@ -191,6 +191,7 @@ async def _chat(question: Question, form: Form, patience: Patience) -> AsyncGene
         timeout=cast(float, patience.timeout),  # handed on to httpx2 as it is
         headers={"user-agent": AGENT},
     )
+    await ready()
     async with client:
         stream = await client.chat_completion(
             messages(question.request),

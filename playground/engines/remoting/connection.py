@@ -6,14 +6,17 @@ Hub's own downloads go through another client and know nothing of it. Knows no p
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-from huggingface_hub import get_async_session, set_async_client_factory
+from huggingface_hub import constants, get_async_session, set_async_client_factory
 from pydantic import SecretStr
 
 from playground.errors import EngineError
@@ -72,14 +75,26 @@ class Patience:
 
 
 def use_our_client() -> None:
-    """Have huggingface_hub make its asynchronous clients as `make_client` does. May be repeated."""
+    """Have huggingface_hub make its asynchronous clients as `make_client` does. May be repeated.
+
+    With its telemetry on, the first request to any server would make it ask the Hub, and block the event loop meanwhile,
+    by which signs to tell the tool that runs it.
+    """
     set_async_client_factory(make_client)
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+
+
+@cache
+def certificates() -> ssl.SSLContext:
+    """The authorities that are trusted; reading them takes a tenth of a second, so they are read once, in a thread."""
+    return httpx2.create_ssl_context()
 
 
 def make_client() -> httpx2.AsyncClient:
     """A client for one request. It asks no environment whether the Hub is offline: this is not the Hub."""
     return httpx2.AsyncClient(
         headers={"user-agent": AGENT, "accept-encoding": "identity"},
+        verify=certificates(),
         follow_redirects=False,
         event_hooks={"response": [_guard]},
     )
@@ -98,11 +113,17 @@ def plain_key(key: SecretStr) -> str:
     return text
 
 
+async def ready() -> None:
+    """To be awaited before a client is made, so that making it blocks nobody."""
+    await asyncio.to_thread(certificates)
+
+
 @asynccontextmanager
 async def opened(
     method: str, url: str, key: SecretStr, patience: Patience, body: dict[str, Any] | None = None
 ) -> AsyncIterator[httpx2.Response]:
     """The server's answer, whose body is still to come; it is closed at the end, read or not."""
+    await ready()
     async with (
         get_async_session() as client,
         client.stream(method, url, json=body, headers=headers(key), timeout=patience.timeout) as response,

@@ -111,12 +111,8 @@ def _ids(tokenizer: PreTrainedTokenizerBase, form: TextForm) -> tuple[int, ...]:
     return tuple(tokenizer(form.text, add_special_tokens=form.adds_tokens, verbose=False)["input_ids"])
 
 
-def after(form: Form, refusal: RefusedError, *, has_text: bool) -> Form | None:
-    """The form to try once this one was refused; None where the refusal is of something else.
-
-    Args:
-        has_text: whether a text comes to the same as the ids.
-    """
+def after(form: Form, refusal: RefusedError) -> Form | None:
+    """The form to try once this one was refused; None where the refusal is of something else."""
     text = refusal.text
     if refusal.status in WRONG and not is_too_long(refusal):
         unwanted = {extra for extra in form.extras if _names(text, extra)}
@@ -130,7 +126,7 @@ def after(form: Form, refusal: RefusedError, *, has_text: bool) -> Form | None:
     if refusal.status not in WRONG or is_too_long(refusal):
         return None
     if form.way == "token_ids" and _names(text, "prompt"):
-        return replace(form, way="text" if has_text else "messages")
+        return replace(form, way="text")
     if form.way == "text" and _names(text, "add_special_tokens"):
         return replace(form, way="messages")
     return replace(form, extras=frozenset()) if form.extras else None
