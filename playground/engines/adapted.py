@@ -38,6 +38,7 @@ class _Loaded:
     tree: PreTrainedModel
     sizes: Mapping[str, int]
     users: list[_View] = field(default_factory=list)
+    is_kept: bool = False
 
 
 class SharedWeights(PlainWeights):
@@ -76,6 +77,14 @@ class SharedWeights(PlainWeights):
         log.info("%s: attaching %s took %.2f s", self._model_id, adapter.id, time.monotonic() - begin)
         return engine
 
+    def keep(self, adapter: CheckedAdapter) -> None:
+        """Read an adapter's weights now, and hold them to the end: `attach` then need not read them. Raises as it."""
+        self._require_own(adapter)
+        with self._lock:
+            loaded = self._read(adapter)
+            loaded.is_kept = True
+            self._loaded.append(loaded)
+
     def copy(self) -> PreTrainedModel:
         """See `Weights.copy`."""
         if isinstance(self._pattern, AdapterError):
@@ -100,7 +109,7 @@ class SharedWeights(PlainWeights):
             self._engines.pop(view, None)
             for loaded in self._loaded:
                 loaded.users = [user for user in loaded.users if user is not view]
-            self._loaded = [loaded for loaded in self._loaded if loaded.users]
+            self._loaded = [loaded for loaded in self._loaded if loaded.users or loaded.is_kept]
 
     def leave(self) -> None:
         """See `Weights.leave`. Who is attaching meanwhile gets no engine."""
@@ -126,8 +135,7 @@ class SharedWeights(PlainWeights):
 
     def _enter(self, view: _View, adapter: CheckedAdapter, scale: float) -> PreTrainedModel:
         """The tree for a view; one at a time, for none of them may run or change while it is copied."""
-        if adapter.model_id != self._model_id:
-            raise AdapterError(f"{adapter.name} was inspected for {adapter.model_id}: choose it again for this model.")
+        self._require_own(adapter)
         from playground.adapters import views  # `import_peft` says why here
 
         with self._lock:
@@ -142,6 +150,10 @@ class SharedWeights(PlainWeights):
             if loaded not in self._loaded:
                 self._loaded.append(loaded)
         return tree
+
+    def _require_own(self, adapter: CheckedAdapter) -> None:
+        if adapter.model_id != self._model_id:
+            raise AdapterError(f"{adapter.name} was inspected for {adapter.model_id}: choose it again for this model.")
 
     def _read(self, adapter: CheckedAdapter) -> _Loaded:
         if isinstance(self._pattern, AdapterError):

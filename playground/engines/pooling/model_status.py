@@ -14,7 +14,7 @@ from playground.engines.pooling.resident import Resident
 from playground.placement.site import Site, needs
 from playground.types import LoadProgress
 
-ModelState = Literal["ready", "loading", "local", "download", "too_large", "failed"]
+ModelState = Literal["ready", "loading", "local", "download", "too_large", "not_here", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
