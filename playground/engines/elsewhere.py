@@ -77,7 +77,6 @@ class Elsewhere:
         urls = [*endpoints, *(server.url for server in registry.servers())]
         self._remote = RemoteEngines(EndpointPolicy.of(urls, any_endpoint=any_endpoint))
         self._sent_as: dict[tuple[str, str], SentAs] = {}
-        self._used = False
 
     @property
     def may_be_named(self) -> bool:
@@ -128,7 +127,10 @@ class Elsewhere:
 
     async def models(self, url: str, key: SecretStr = NO_KEY) -> tuple[str, ...]:
         """What a server that a user names calls its models; empty where it does not say. Raises EngineError."""
-        return await self._remote.models(self.require_nameable(url), key)
+        base = self.require_nameable(url)
+        for known in [each for each in self._sent_as if each[0] == base]:
+            del self._sent_as[known]  # there may be another server by now
+        return await self._remote.models(base, key)
 
     def sent_as(self, use: EndpointUse) -> SentAs | None:
         """How the server is given prompts for that model; None until it has answered one."""
@@ -147,7 +149,6 @@ class Elsewhere:
         if request.adapter is not None:
             raise EngineError("An adapter of this machine cannot be used on a server: choose a model of the server's.")
         use = self._with_key(spec, request.endpoint)
-        self._used = True
         engine = self._remote.engine(spec, use, encoder)
         async with aclosing(engine.stream(request.model_copy(update={"endpoint": use}))) as chunks:
             async for chunk in chunks:
@@ -157,13 +158,11 @@ class Elsewhere:
 
     async def abort(self, request_id: str) -> None:
         """As `Engine.abort`."""
-        if self._used:
-            await self._remote.abort(request_id)
+        await self._remote.abort(request_id)
 
     async def close(self) -> None:
         """As `Engine.close`."""
-        if self._used:
-            await self._remote.close()
+        await self._remote.close()
 
     def _known(self, server: ServerSpec) -> KnownServer:
         missing = server.key if server.key and self._secret(server.key) is None else ""

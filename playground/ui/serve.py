@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 
 def serve(page: gr.Blocks, pool: Pool, models: Sequence[str], launch: dict[str, Any]) -> None:
-    """Serve until SIGINT or SIGTERM. `models` are loaded in the background once the page is there."""
+    """Serve until SIGINT or SIGTERM. `models` are loaded in the background once the page is there, but for those that
+    a server of the catalog has."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -51,7 +52,7 @@ def serve(page: gr.Blocks, pool: Pool, models: Sequence[str], launch: dict[str, 
         raise PlaygroundError(f"The page cannot be served: {error}") from error
     print(f"The playground is at {page.local_url} (Ctrl+C ends it).", flush=True)
     try:
-        pool.preload(models)
+        pool.preload([model for model in models if not pool.elsewhere.servers_of(model)])
         while not ended.wait(WAKE_S):
             pass
     finally:

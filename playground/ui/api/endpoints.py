@@ -43,6 +43,7 @@ from playground.ui.api.reading import (
     read_options,
     read_sampling_json,
 )
+from playground.ui.api.servers import asked_server, described, endpoint, told
 from playground.ui.visitor import Entrance
 
 if TYPE_CHECKING:
@@ -146,14 +147,18 @@ class Api:
         adapter: str | None = None,
         adapter_scale: float = 1.0,
         options: dict[str, Any] | str | None = None,
+        server: str | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
-        """Stream an answer: {delta, text, finish_reason, usage, timings, token_ids, seed, adapter}; before it {waiting}
-        with position and estimate_s while others are answered, {loading} while the model loads. The last update
-        has all token ids of the answer; usage.dropped_messages says what the prompt left out.
+        """Stream an answer: {delta, text, finish_reason, usage, timings, token_ids, seed, adapter, server, sent_as,
+        scores}; before it {waiting} with position and estimate_s while others are answered, {loading} while the model
+        loads. The last update has all token ids of the answer; usage.dropped_messages says what the prompt left out.
 
         sampling: temperature (0 is greedy), top_p, top_k, repetition_penalty, max_new_tokens, stop, seed; all optional.
         adapter: as /inspect_adapter takes it; adapter_scale, 0 to 2, multiplies its effect.
         options: as /render_prompt takes them.
+        server: a server's id of /models, whose `models` are then the adapters; "this machine" for none. Left out: the
+            model's first server, if it has one. sent_as says how that got the prompt (token_ids, text, messages),
+            scores how probable it says its tokens were. An address cannot be given here.
         """
         with sentences():
             spec, scale = self._spec(model_id), checked("adapter_scale", adapter_scale, SCALE)
@@ -161,23 +166,28 @@ class Api:
             self.entrance.gate.require(visitor)  # before a request of theirs costs anything
             asked, wishes = self._asked(messages, options)
             params = self._sampling(sampling)
-            found = await self._adapter(spec, adapter)
+            where = asked_server(self.pool.elsewhere, spec.id, checked("server", server, OPTIONAL_TEXT))
+            use = endpoint(self.pool.elsewhere, spec.id, where, self._text(adapter), scale) if where else None
+            found = None if use else await self._adapter(spec, adapter)
             wanted = GenerationRequest(
                 model_id=spec.id,
                 adapter=found.use(scale) if found else None,
+                endpoint=use,
                 messages=asked,
                 options=wishes,
                 sampling=params,
             )
             self.entrance.gate.admit(visitor, [wanted])
-            text = ""
+            text, how = "", None
             tokens: list[int] = []
             async with aclosing(self.entrance.gate.stream(visitor, wanted, self.pool.stream)) as events:
                 async for event in events:
                     if isinstance(event, GenerationChunk):
                         text += event.delta
                         tokens += event.token_ids
-                    yield _step(event, text, tokens, wanted)
+                        how = event.sent_as or how
+                    step = _step(event, text, tokens, wanted)
+                    yield {**step, "server": told(use, where), "sent_as": how}
 
     def _asked(
         self, messages: list[dict[str, str]] | str, options: dict[str, Any] | str | None
@@ -198,9 +208,14 @@ class Api:
 
     async def _adapter(self, spec: ModelSpec, adapter: Any) -> CheckedAdapter | None:
         """None where none is named. Raises PlaygroundError."""
+        text = self._text(adapter)
+        return await self.pool.adapter(spec.id, text) if text else None
+
+    def _text(self, adapter: Any) -> str:
+        """Raises PlaygroundError."""
         text = (checked("adapter", adapter, OPTIONAL_TEXT) or "").strip()
         check_texts({"adapter": text}, self.entrance.limits)
-        return await self.pool.adapter(spec.id, text) if text else None
+        return text
 
     def _spec(self, model_id: str) -> ModelSpec:
         """Raises PlaygroundError."""
@@ -222,6 +237,7 @@ class Api:
             "stand_in_for": spec.stand_in_for,
             "default_system": spec.prompt.default_system,
             "adapters": [asdict(choice) for choice in self.pool.adapters(spec.id)],
+            "servers": described(self.pool.elsewhere, spec.id),
         }
 
 
@@ -229,7 +245,7 @@ def _step(event: StreamEvent, text: str, token_ids: Sequence[int], request: Gene
     """One update; every key is in every update, so that a client needs no second look."""
     asked = {"seed": request.sampling.seed, "adapter": _named(request.adapter)}
     if isinstance(event, LoadProgress | Waiting):
-        nothing: dict[str, Any] = {"finish_reason": None, "usage": None, "timings": None, "token_ids": []}
+        nothing: dict[str, Any] = {"finish_reason": None, "usage": None, "timings": None, "token_ids": [], "scores": []}
         waiting = asdict(event) if isinstance(event, Waiting) else None
         loading = asdict(event) if isinstance(event, LoadProgress) else None
         return {"delta": "", "text": text, **nothing, **asked, "loading": loading, "waiting": waiting}
