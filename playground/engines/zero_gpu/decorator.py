@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from inspect import isgeneratorfunction
 from typing import Literal, cast
 
-from playground.engines.zero_gpu.turn import Task, Turn
-
-Duration = Callable[[Turn], int]
-"""Seconds to ask for."""
+from playground.engines.zero_gpu.turn import Duration, Task, require_plain_generator
 
 Decorate = Callable[[Task, Duration], Task]
 """Gives a task that runs where the GPU is, when it is called here.
@@ -42,9 +38,3 @@ def spaces_gpu() -> Decorate:
         return cast(Task, spaces.GPU(task, duration=duration))
 
     return decorate
-
-
-def require_plain_generator(task: object) -> None:
-    """`spaces` refuses coroutines without a word, and takes async generators, whose results then cannot be pickled."""
-    if not isgeneratorfunction(task):
-        raise TypeError(f"{task!r} is no plain generator function: ZeroGPU runs nothing asynchronous.")

@@ -20,9 +20,8 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from playground.engines.zero_gpu.decorator import Duration, require_plain_generator
 from playground.engines.zero_gpu.duration import LONGEST_S
-from playground.engines.zero_gpu.turn import Task, Turn
+from playground.engines.zero_gpu.turn import Duration, Task, Turn, require_plain_generator
 
 IDLE_S = 0.5
 """How often a worker that waits looks whether the page's process is still there."""

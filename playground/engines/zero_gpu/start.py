@@ -37,7 +37,7 @@ def zero_gpu_pool(
 
     Args:
         registry: the catalog.
-        models: ids or aliases of those that will answer.
+        models: ids or aliases of those that will answer; those that a server of the catalog has are not read.
         device: what a grant has.
         options: what is asked of the placement; it is never quantised.
         decorate: gives the task its GPU.
@@ -47,7 +47,9 @@ def zero_gpu_pool(
     Raises:
         PlaygroundError: a model is unknown, does not fit, or cannot be read.
     """
-    specs = list({spec.id: spec for spec in map(registry.get, models)}.values())
+    elsewhere = elsewhere or Elsewhere(registry)
+    here = [registry.get(model) for model in models if not elsewhere.servers_of(model)]
+    specs = list({spec.id: spec for spec in here}.values())
     placed = place(specs, device, options, lambda spec: _offered(spec, adapters))
     costs = Costs(
         weights={spec.id: placed[spec.id].placement.weight_bytes for spec in specs},

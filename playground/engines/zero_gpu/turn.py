@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from inspect import isgeneratorfunction
 from pathlib import Path
 
 from playground.adapters.facts import CheckedAdapter
@@ -65,6 +66,19 @@ class Said:
 
 Task = Callable[[Turn], Iterator[list[Said]]]
 """What a grant runs: a plain generator, for nothing else can be run there."""
+
+Duration = Callable[[Turn], int]
+"""Seconds to ask for."""
+
+
+def require_plain_generator(task: object) -> None:
+    """`spaces` refuses coroutines without a word, and takes async generators, whose results then cannot be pickled.
+
+    Raises:
+        TypeError: the task is another kind of function.
+    """
+    if not isgeneratorfunction(task):
+        raise TypeError(f"{task!r} is no plain generator function: ZeroGPU runs nothing asynchronous.")
 
 
 def merged(said: Iterable[Said]) -> list[Said]:
