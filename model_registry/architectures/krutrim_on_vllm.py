@@ -20,6 +20,8 @@ class KrutrimOnVllm(TransformersForCausalLM):
         config, parallel = vllm_config.model_config.hf_config, vllm_config.parallel_config
         require_divisible(config, tensors=parallel.tensor_parallel_size, stages=parallel.pipeline_parallel_size)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
+        # An adapter has one pair of matrices for the whole of Wqkv; vLLM would leave it out of the layer otherwise.
+        self.packed_modules_mapping["Wqkv"] = ["Wqkv"]
         if parallel.tensor_parallel_size > 1:
             require_split_by_heads(self.model)
 

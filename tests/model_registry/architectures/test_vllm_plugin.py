@@ -66,6 +66,7 @@ class Backend:
     qkv: type[nn.Linear] = SplitLinear
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        self.packed_modules_mapping: dict[str, list[str]] = {}
         self.model = KrutrimModel(vllm_config.model_config.hf_config)
         for block in self.model.blocks:
             block.attn.Wqkv.__class__ = self.qkv
@@ -94,6 +95,11 @@ def built(on_vllm: Any, config: KrutrimConfig, tensors: int = 1, stages: int = 1
 def test_krutrim_itself_may_be_spread(on_vllm: Any) -> None:
     for tensors, stages in ((1, 1), (2, 1), (1, 2), (2, 2)):
         assert built(on_vllm, small(), tensors, stages).model is not None
+
+
+def test_adapters_reach_wqkv(on_vllm: Any) -> None:
+    """vLLM passes a layer of packed heads by, with a warning, unless it is said what is packed there."""
+    assert built(on_vllm, small()).packed_modules_mapping == {"Wqkv": ["Wqkv"]}
 
 
 def test_norms_over_all_heads_are_not_split(on_vllm: Any) -> None:
