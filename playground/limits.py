@@ -21,6 +21,7 @@ class Limits:
     asks_per_minute: prompts from one address.
     places: prompts that are answered at a time, of all visitors.
     waiting: prompts that may wait for a place.
+    sessions: open pages whose conversations are kept; of more, those that were used last.
     """
 
     prompt_characters: int | None = None
@@ -31,6 +32,7 @@ class Limits:
     asks_per_minute: int | None = None
     places: int | None = None
     waiting: int | None = None
+    sessions: int | None = None
 
 
 OPEN = Limits()
@@ -45,5 +47,6 @@ PUBLIC = Limits(
     asks_per_minute=30,
     places=8,
     waiting=200,
+    sessions=500,
 )
 """For a page that strangers open, such as a Space."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
@@ -24,6 +25,7 @@ from playground.ui.api.endpoints import wire_api
 from playground.ui.devices import DeviceHandlers, draw_devices
 from playground.ui.elsewhere.events import wire_places
 from playground.ui.elsewhere.handlers import PlaceHandlers
+from playground.ui.event_kinds import MOST_QUEUED, most_events
 from playground.ui.events import (
     Controls,
     wire,
@@ -44,6 +46,7 @@ from playground.ui.lens.template_editor import TemplateHandlers
 from playground.ui.panel import Choices, Panel, draw_panel, menu_choices
 from playground.ui.prompt_bar import draw_prompt_bar
 from playground.ui.sampling import draw_sampling
+from playground.ui.shield import Shield
 from playground.ui.visitor import Entrance
 
 if TYPE_CHECKING:
@@ -68,7 +71,12 @@ FONTS = [
     "sans-serif",
 ]
 SCRIPTS = (HERE / "page.js", HERE / "lens" / "probabilities.js")
-ONLY_OUR_IMAGES = '<meta http-equiv="Content-Security-Policy" content="img-src \'self\' data: blob:">'
+
+CLEAN_UP_S = (600, 3600)
+"""How often temporary files are looked through, and how old they get, in seconds."""
+
+SESSIONS = 10_000
+"""Pages whose conversations are kept, where no limit says otherwise; of more, those that were used last."""
 
 
 def build(registry: Registry, pool: Pool, models: Sequence[str], settings: Settings) -> gr.Blocks:
@@ -80,7 +88,7 @@ def build(registry: Registry, pool: Pool, models: Sequence[str], settings: Setti
     specs = [registry.get(model) for model in models]
     choices = menu_choices(registry, pool)
     entrance = Entrance(Gate(settings.limits), settings.proxies)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CLEAN_UP_S) as page:
         gr.HTML(_header(), elem_id="header")
         if any(spec.is_stand_in for spec in specs):
             gr.HTML(stand_in_banner(registry, specs), elem_id="banner")
@@ -104,11 +112,14 @@ def build(registry: Registry, pool: Pool, models: Sequence[str], settings: Setti
         wire_places(PlaceHandlers(pool), adapters, handlers, lens, panels, bar, controls)
         wire_about(AboutHandlers(registry), panels)
         wire_api(registry, pool, settings.edit_templates, entrance)
-    return page
+    return page.queue(max_size=MOST_QUEUED)
 
 
 def launch_arguments(settings: Settings) -> dict[str, Any]:
-    """Everything stays on this machine: no analytics, no run history in the browser, no remote image, no font."""
+    """Everything stays on this machine: no analytics, no run history in the browser, no remote image, no font.
+
+    Whoever waits is to wait in our line, which tells the place, so Gradio's own has room for everybody.
+    """
     return {
         "server_name": settings.host,
         "server_port": settings.port,
@@ -122,14 +133,18 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
             HERE / "lens" / "probabilities.css",
             HERE / "elsewhere" / "places.css",
         ],
-        "head": ONLY_OUR_IMAGES + "".join(f"<script>{path.read_text('utf-8')}</script>" for path in SCRIPTS),
+        "head": "".join(f"<script>{path.read_text('utf-8')}</script>" for path in SCRIPTS),
         "footer_links": ["api"],
         "run_history": False,
         "enable_monitoring": False,
         "ssr_mode": False,
         "pwa": False,
         "share": False,
-        "show_error": True,
+        "show_error": settings.typed_folders,  # of errors that nobody foresaw; where strangers come the log has them
+        "auth": list(settings.users) or None,
+        "app_kwargs": {"middleware": [Middleware(Shield)]},
+        "max_threads": most_events(settings.limits),
+        "state_session_capacity": settings.limits.sessions or SESSIONS,
         "max_file_size": "1mb",
         "quiet": True,
         "prevent_thread_lock": True,

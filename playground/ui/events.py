@@ -17,7 +17,7 @@ import gradio as gr
 from playground.ui.adapters import AdapterHandlers
 from playground.ui.comparing import Comparing, candidates
 from playground.ui.devices import DeviceHandlers, DevicesView
-from playground.ui.event_kinds import HERE, NOW, QUIET, STREAMS_PER_PANEL
+from playground.ui.event_kinds import ANSWERS, HERE, NOW, QUIET, STREAMS_PER_PANEL
 from playground.ui.handlers import Handlers
 from playground.ui.lens.about import AboutHandlers
 from playground.ui.lens.events import wire_probabilities
@@ -107,7 +107,7 @@ def wire_asking(
                 [panel.state, panel.control, shown],
                 [panel.state, panel.chat],
                 concurrency_id=f"panel-{panel.index}",
-                concurrency_limit=STREAMS_PER_PANEL,
+                **ANSWERS,
                 **QUIET,
             )
             streamed.then(lens.looks, [*controls.typing(bar), *panel.glance], panel.lens.view, **NOW)

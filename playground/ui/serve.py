@@ -47,7 +47,7 @@ def serve(page: gr.Blocks, pool: Pool, models: Sequence[str], launch: dict[str, 
         yield
 
     try:
-        page.launch(**launch, app_kwargs={"lifespan": lifespan})
+        page.launch(**{**launch, "app_kwargs": {**launch["app_kwargs"], "lifespan": lifespan}})
     except OSError as error:
         raise PlaygroundError(f"The page cannot be served: {error}") from error
     print(f"The playground is at {page.local_url} (Ctrl+C ends it).", flush=True)

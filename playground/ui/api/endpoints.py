@@ -44,12 +44,12 @@ from playground.ui.api.reading import (
     read_sampling_json,
 )
 from playground.ui.api.servers import asked_server, described, endpoint, told
+from playground.ui.event_kinds import ANSWERS
 from playground.ui.visitor import Entrance
 
 if TYPE_CHECKING:
     from playground.engines.pooling.protocol import Pool
 
-GENERATIONS = 64
 INSPECTIONS = 8
 LONGEST_ANSWER: int = SamplingParams.model_fields["max_new_tokens"].default
 IDENTITY = frozenset({"name", "family", "kind", "aliases", "languages"})
@@ -78,7 +78,7 @@ def wire_api(registry: Registry, pool: Pool, edit_templates: bool, entrance: Ent
     gr.api(api.inspect_adapter, api_name="inspect_adapter", concurrency_id="api-inspect", concurrency_limit=INSPECTIONS)
     gr.api(api.render_prompt, api_name="render_prompt", queue=False)
     gr.api(api.tokenize, api_name="tokenize", queue=False)
-    gr.api(api.generate, api_name="generate", concurrency_id="api-generate", concurrency_limit=GENERATIONS)
+    gr.api(api.generate, api_name="generate", concurrency_id="api-generate", **ANSWERS)
 
 
 @dataclass(frozen=True)
