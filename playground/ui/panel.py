@@ -105,7 +105,7 @@ def draw_panel(index: int, spec: ModelSpec, pool: Pool, choices: Choices, shown:
             model = _draw_model(index, spec, choices)
             adapter_menu = draw_adapter_menu(index, pool.adapters(spec.id), runs_on.endpoint is not None)
             remove = gr.Button("Remove", size="sm", scale=0, min_width=0, elem_classes="remove-panel")
-        about = gr.HTML(about_model(spec, None if runs_on.endpoint else status), elem_classes="about")
+        about = gr.HTML(about_place(spec, runs_on, pool), elem_classes="about")
         adapter = draw_adapter(index, adapter_menu)
         with gr.Row(elem_classes="boxes-row"):
             place = draw_place(index, runs_on, pool.elsewhere, status.state != "too_large")
@@ -180,21 +180,22 @@ def system_properties(spec: ModelSpec) -> dict[str, Any]:
 
 def about_place(spec: ModelSpec, place: PanelPlace, pool: Pool) -> str:
     """The line under the menu, of a model where it runs in a panel."""
-    here = place_of(place, spec.id, pool.elsewhere).endpoint is None
-    return about_model(spec, pool.status(spec.id) if here else None)
+    endpoint = place_of(place, spec.id, pool.elsewhere).endpoint
+    return about_model(spec, pool.status(spec.id), endpoint.address if endpoint else "")
 
 
-def about_model(spec: ModelSpec, status: ModelStatus | None) -> str:
-    """One line under the menu: a badge where the model is a stand-in, what a prompt to it starts, then size, languages
-    and licences. `status`: None where a server answers, for then a prompt starts nothing here."""
+def about_model(spec: ModelSpec, status: ModelStatus, server: str = "") -> str:
+    """One line under the menu: a badge where the model is a stand-in, who answers or what a prompt to it starts, then
+    size, languages and licences. `server`: its address, "" where this machine answers."""
     facts = [f"{human_count(spec.parameters)} parameters", ", ".join(spec.languages)]
     facts += [f"{licence.text} ({licence.source})" for licence in spec.licences]
     line = "".join(f"<span>{view.verbatim(fact)}</span>" for fact in facts)
     badge = (
         f'<span class="badge">stand-in for {view.verbatim(spec.stand_in_for or "")}</span>' if spec.is_stand_in else ""
     )
-    coming = what_comes(status) if status else ""
-    first = f'<span class="coming {status.state}">{view.verbatim(coming)}</span>' if status and coming else ""
+    coming = f"Answers come from {server}" if server else what_comes(status)
+    state = "elsewhere" if server else status.state
+    first = f'<span class="coming {state}">{view.verbatim(coming)}</span>' if coming else ""
     return f'<div class="about-line">{badge}{first}{line}</div>'
 
 
