@@ -1,7 +1,7 @@
 """What the refusals of the Hub, of the network and of the disk mean to the user.
 
 The one place where the errors of huggingface_hub become ours. Called by whoever asks the Hub for the files of a model
-or of an adapter; downloads nothing itself.
+or of an adapter, or brings it a Space; downloads and uploads nothing itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 )
 
 from model_registry.spec import ModelSpec
-from playground.errors import DownloadError
+from playground.errors import DownloadError, SpaceError
 
 NO_HUB = (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError)
 """How huggingface_hub says that it could not speak to the Hub."""
@@ -76,6 +76,35 @@ def hub_errors(asked: Asked) -> Iterator[None]:
         yield
     except HUB_ERRORS as error:
         raise DownloadError(_sentence(asked, error)) from error
+
+
+@contextmanager
+def upload_errors(repo: str) -> Iterator[None]:
+    """The same for whoever brings the Space `repo` to the Hub.
+
+    Raises:
+        SpaceError: the Hub took it not, or not all of it; the cause is the error itself.
+    """
+    try:
+        yield
+    except (*HUB_ERRORS, ValueError) as error:
+        raise SpaceError(_not_taken(repo, error)) from error
+
+
+def _not_taken(repo: str, error: Exception) -> str:
+    if isinstance(error, NO_HUB):
+        return "The Hub cannot be reached: go online and try again; what was done before is done again."
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
+    said = (error.server_message if isinstance(error, HfHubHTTPError) else None) or str(error).splitlines()[0]
+    if status == 401:
+        return f"The Hub does not know you, or not as one who may write to {repo}: log in with `hf auth login`."
+    if status == 402:
+        return f"The Hub wants a means of payment before it gives this to {repo}: {said.rstrip('.')}."
+    if status == 403:
+        return f"You may not write to {repo}: check its owner, and that your token may write ({said.rstrip('.')})."
+    if isinstance(error, HFValidationError):
+        return f"{repo!r} cannot be the name of a Space: write owner/name."
+    return f"The Hub did not take {repo}: {said.rstrip('.')}."
 
 
 def _sentence(asked: Asked, error: Exception) -> str:

@@ -65,6 +65,11 @@ class Space:
         return (*self.profile.secrets, *needed)
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether all that is preloaded is at a commit."""
+        return len(self.pins) == len(self.profile.preload) and all(pin.commit for pin in self.pins)
+
+    @property
     def quantises(self) -> bool:
         """Whether weights may be loaded in 8 or 4 bits there."""
         return self.profile.quantise != "none" and self.hardware.gpus > 0
