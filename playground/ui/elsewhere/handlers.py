@@ -163,8 +163,8 @@ class PlaceHandlers:
             painted = await ask(url, key_for(kept, url))
         except PlaygroundError as error:
             painted = _refused(error, spot)
-        except Exception:
-            log.exception("asking a server for its models")
+        except Exception as error:
+            log.error("asking a server for its models: %s", type(error).__name__)  # its words may hold the key
             painted = _refused(EngineError(UNEXPECTED), spot)
         yield painted if spot.choosing.is_last(ticket) else paint()
 
