@@ -45,16 +45,15 @@ class Visit:
         return max((seconds[0] for seconds in spoken if seconds), default=0.0)
 
 
-async def come(url: str, visits: Sequence[Visit], apart_s: float = 0.0, **fields: Any) -> None:
-    """All of them, each from an address of its own, one every `apart_s` seconds; returns when the last has ended."""
+async def come(url: str, visits: Sequence[Visit], first: int = 0, **fields: Any) -> None:
+    """All of them at once, each from an address of its own, counted from `first`; returns when the last has ended."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, limits=limits) as http:
         page = await PageMap.read(http)
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
-            for number, visit in enumerate(visits):
+            for number, visit in enumerate(visits, first):
                 session = RawSession(http, page, f"10.1.{number // 256}.{number % 256}")
                 group.create_task(_follow(session, visit, fields))
-                await asyncio.sleep(apart_s)
 
 
 async def _follow(session: RawSession, visit: Visit, fields: dict[str, Any]) -> None:
