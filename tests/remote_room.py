@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import cache
 from typing import Any
@@ -77,12 +77,16 @@ async def answer(engines: RemoteEngines, request: GenerationRequest) -> list[Gen
         return [chunk async for chunk in chunks]
 
 
-async def broken_answer(engines: RemoteEngines, request: GenerationRequest) -> tuple[str, Exception | None]:
-    """What was said, and what was raised then."""
+async def broken_answer(
+    engines: RemoteEngines, request: GenerationRequest, after_first: Callable[[], object] = lambda: None
+) -> tuple[str, Exception | None]:
+    """What was said, and what was raised then; `after_first` is called once something was said."""
     said = ""
     try:
         async with aclosing(engine_for(engines, request).stream(request)) as chunks:
             async for chunk in chunks:
+                if not said:
+                    after_first()
                 said += chunk.delta
     except Exception as error:
         return said, error

@@ -77,7 +77,7 @@ class Patience:
 def use_our_client() -> None:
     """Have huggingface_hub make its asynchronous clients as `make_client` does. May be repeated.
 
-    With its telemetry on, the first request to any server would make it ask the Hub, and block the event loop meanwhile,
+    With its telemetry on, the first request to any server would make it ask the Hub, blocking the event loop meanwhile,
     by which signs to tell the tool that runs it.
     """
     set_async_client_factory(make_client)
