@@ -43,7 +43,7 @@ class Script:
     `state` to `place` are its status, until it is cancelled or unloaded.
     `scores` is what it says of the probabilities of its answer; with None it says nothing, for ever. Without
     `knows_tokens` its answers come without their tokens, which are else the numbers of the pieces.
-    `sent_as` is how it was given a prompt that went to a server.
+    `sent_as` is how it was given a prompt that went to a server, `told` what that one told of probabilities.
     `choices` are the adapters that its menu offers. Of all that are named, `refusals` says which are refused and
     `warnings` what is odd; `inspections` are the seconds of a check. What is in none of them is accepted at once.
     """
@@ -66,6 +66,7 @@ class Script:
     scores: Sequence[ScoredPiece] | Exception | None = None
     knows_tokens: bool = True
     sent_as: SentAs | None = "token_ids"
+    told: Sequence[ScoredPiece] = ()
 
 
 @dataclass
@@ -132,8 +133,10 @@ class FakePool:
             self.running[request.model_id] -= 1
 
     def _from_server(self, request: GenerationRequest, event: StreamEvent) -> StreamEvent:
-        how = self._script(request.model_id).sent_as
-        return replace(event, sent_as=how) if request.endpoint and isinstance(event, GenerationChunk) else event
+        script = self._script(request.model_id)
+        if request.endpoint is None or not isinstance(event, GenerationChunk):
+            return event
+        return replace(event, sent_as=script.sent_as, scores=tuple(script.told) if event.finish_reason else ())
 
     def _attached(self, request: GenerationRequest) -> AdapterUse | None:
         use = request.adapter
