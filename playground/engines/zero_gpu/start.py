@@ -50,7 +50,7 @@ def zero_gpu_pool(
     elsewhere = elsewhere or Elsewhere(registry)
     here = [registry.get(model) for model in models if not elsewhere.servers_of(model)]
     specs = list({spec.id: spec for spec in here}.values())
-    placed = place(specs, device, options, lambda spec: _offered(spec, adapters))
+    placed = place(specs, device, options, lambda spec: offered(spec, adapters))
     costs = Costs(
         weights={spec.id: placed[spec.id].placement.weight_bytes for spec in specs},
         contexts={spec.id: spec.context_length for spec in specs},
@@ -60,7 +60,7 @@ def zero_gpu_pool(
     return ZeroGpuPool(registry, placements, device, task, adapters, elsewhere)
 
 
-def _offered(spec: ModelSpec, adapters: Adapters | None) -> Iterator[CheckedAdapter]:
+def offered(spec: ModelSpec, adapters: Adapters | None) -> Iterator[CheckedAdapter]:
     """What the menu offers and can be had; whoever chooses another is told why it cannot."""
     if adapters is None:
         return
