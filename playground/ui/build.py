@@ -112,7 +112,7 @@ def build(registry: Registry, pool: Pool, models: Sequence[str], settings: Setti
         wire_places(PlaceHandlers(pool), adapters, handlers, lens, panels, bar, controls)
         wire_about(AboutHandlers(registry), panels)
         wire_api(registry, pool, settings.edit_templates, entrance)
-    page.space_id = None  # else Gradio fetches fonts and a header from elsewhere, wherever the Hub's own is not around it
+    page.space_id = None  # else Gradio fetches fonts and a header from elsewhere where the Hub's own is not around it
     return page.queue(max_size=MOST_QUEUED)
 
 
