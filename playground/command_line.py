@@ -164,10 +164,6 @@ def port_number(text: str) -> int:
     return int(text)
 
 
-def _optionalport_number(text: str) -> int | None:
-    return port_number(text) if text else None
-
-
 LIMITS = tuple(field.name for field in fields(Limits))
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from playground.command_line import Quantise
+from playground.limits import OPEN, PUBLIC, Limits
 from playground.placement.plan import PlanOptions, QuantisationChoice
-from playground.settings import Settings
+from playground.settings import Settings, read_secret
 
 
 def test_the_defaults_are_for_this_machine_alone() -> None:
@@ -122,6 +124,17 @@ def test_gradios_own_variables_are_honoured_below_the_command_line() -> None:
         (["--contexts", "65"], {}, "1 to 64"),
         (["--contexts", "two"], {}, "not 'two'"),
         (["--share"], {}, "--share"),
+        (["--limit", "speed=3"], {}, "no limit 'speed', only prompt_characters, "),
+        (["--limit", "places"], {}, "places= and a whole number from 1, or none"),
+        (["--limit", "places=0"], {}, "not 'places=0'"),
+        (["--limit", "places=many"], {}, "not 'places=many'"),
+        (["--proxies", "10"], {}, "0 to 9, not '10'"),
+        (["--endpoint", "10.0.0.7:8000"], {}, "such as http://10.0.0.7:8000/v1"),
+        (["--endpoint", "file:///etc/passwd"], {}, "not 'file:///etc/passwd'"),
+        (["--endpoint", "http://10.0.0.7/v1?key=secret"], {}, "give the base of an API"),
+        (["--zero-gpu", "on"], {}, "--zero-gpu"),
+        ([], {"PLAYGROUND_OPTIONS": "--models 'a"}, "PLAYGROUND_OPTIONS: no closing quotation"),
+        ([], {"PLAYGROUND_OPTIONS": "--share"}, "--share"),
     ],
 )
 def test_a_bad_value_ends_with_a_sentence(
@@ -130,3 +143,88 @@ def test_a_bad_value_ends_with_a_sentence(
     with pytest.raises(SystemExit):
         Settings.read(line, environment)
     assert words in capsys.readouterr().err
+
+
+def test_limits_are_for_strangers_who_come_to_a_space_or_where_it_is_said_so() -> None:
+    space = {"SPACE_ID": "me/it"}
+    assert Settings.read([], {}).limits == OPEN
+    assert Settings.read(["--host", "0.0.0.0"], {}).limits == OPEN
+    assert Settings.read(["--public"], {}).limits == PUBLIC
+    assert Settings.read([], space).limits == PUBLIC
+    assert Settings.read(["--no-public"], space).limits == OPEN
+
+
+def test_each_limit_can_be_set_and_lifted() -> None:
+    assert Settings.read(["--limit", "places=2"], {}).limits == Limits(places=2)
+    line = ["--public", "--limit", "places=2", "--limit", "turns=none", "--limit", "places=3"]
+    assert Settings.read(line, {}).limits == replace(PUBLIC, places=3, turns=None)
+    for limit in fields(Limits):
+        assert getattr(Settings.read(["--limit", f"{limit.name}=7"], {}).limits, limit.name) == 7
+
+
+def test_a_space_stands_behind_a_proxy() -> None:
+    assert Settings.read([], {}).proxies == 0
+    assert Settings.read([], {"SPACE_ID": "me/it"}).proxies == 1
+    assert Settings.read(["--proxies", "0"], {"SPACE_ID": "me/it"}).proxies == 0
+    assert Settings.read(["--proxies", "2"], {}).proxies == 2
+
+
+def test_only_listed_servers_may_be_asked_where_others_can_open_the_page() -> None:
+    assert Settings.read([], {}).any_endpoint
+    for line, environment in ((["--host", "0.0.0.0"], {}), ([], {"SPACE_ID": "me/it"})):
+        settings = Settings.read(
+            [*line, "--endpoint", "http://10.0.0.7:8000/v1/", "--endpoint", "https://a.b"], environment
+        )
+        assert not settings.any_endpoint
+        assert settings.endpoints == ("http://10.0.0.7:8000/v1", "https://a.b")
+
+
+def test_the_environments_options_rule_over_those_of_the_command_line() -> None:
+    environment = {"PLAYGROUND_OPTIONS": "--models 'c, d' --limit places=5"}
+    settings = Settings.read(["--models", "a,b", "--contexts", "2"], environment)
+    assert (settings.models, settings.contexts, settings.limits) == (("c", "d"), 2, Limits(places=5))
+
+
+def test_who_may_open_the_page_is_read_from_the_environment_and_shown_nowhere() -> None:
+    settings = Settings.read([], {"PLAYGROUND_USERS": "asha:pass:word, minsu:x ,"})
+    assert settings.users == (("asha", "pass:word"), ("minsu", "x"))
+    assert "pass:word" not in repr(settings)
+    assert Settings.read([], {}).users == ()
+
+
+@pytest.mark.parametrize("users", ["asha", "asha:", ":word", "asha:word,minsu"])
+def test_a_user_without_a_name_or_a_password_is_refused_without_showing_them(
+    users: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        Settings.read([], {"PLAYGROUND_USERS": users})
+    said = capsys.readouterr().err
+    assert "PLAYGROUND_USERS: write name:password" in said
+    assert "word" not in said.replace("name:password", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "environment", "way"),
+    [
+        ([], {}, "off"),
+        ([], {"SPACES_ZERO_GPU": "true"}, "on"),
+        ([], {"SPACES_ZERO_GPU": "false"}, "off"),
+        (["--zero-gpu", "off"], {"SPACES_ZERO_GPU": "1"}, "off"),
+        (["--zero-gpu", "rehearse"], {}, "rehearse"),
+        (["--zero-gpu", "auto"], {"SPACES_ZERO_GPU": "1"}, "on"),
+    ],
+)
+def test_answers_come_in_grants_where_there_is_a_zero_gpu_or_it_is_rehearsed(
+    line: list[str], environment: dict[str, str], way: str
+) -> None:
+    assert Settings.read(line, environment).zero_gpu == way
+
+
+def test_a_servers_key_is_read_from_the_environment_and_shown_nowhere() -> None:
+    environment = {"MY_KEY": " sk-very-secret ", "EMPTY": " "}
+    key = read_secret("MY_KEY", environment)
+    assert key is not None
+    assert key.get_secret_value() == "sk-very-secret"
+    assert "secret" not in f"{key!r} {key}".replace("SecretStr", "")
+    assert read_secret("EMPTY", environment) is None
+    assert read_secret("NONE", environment) is None
