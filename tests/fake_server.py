@@ -65,6 +65,7 @@ class FakeServer:
         self.asked: list[Asked] = []
         self.gone = threading.Event()
         self.stalled = threading.Event()
+        self.writers: list[asyncio.StreamWriter] = []
         self.port = 0
 
     @property
@@ -81,8 +82,9 @@ class FakeServer:
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, which has one request."""
+        self.writers.append(writer)
         with suppress(ConnectionError, asyncio.IncompleteReadError):
-            asked = await _read(reader)
+            asked = await _read(reader, writer)
             self.asked.append(asked)
             answer = self.answer(asked)
             if isinstance(answer, Reply):
@@ -143,6 +145,9 @@ async def _serve(server: FakeServer, ready: threading.Event, over: threading.Eve
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    for writer in server.writers:
+        writer.transport.abort()
+    await asyncio.sleep(0)
 
 
 async def _left(reader: asyncio.StreamReader) -> None:
@@ -150,8 +155,12 @@ async def _left(reader: asyncio.StreamReader) -> None:
         await reader.read()
 
 
-async def _read(reader: asyncio.StreamReader) -> Asked:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Asked:
+    first = await reader.readexactly(1)
+    if not first.isalpha():  # it speaks TLS
+        writer.write(_reply(Reply(400)))
+        raise ConnectionError
+    head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     method, path, _ = head[0].split(" ")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))

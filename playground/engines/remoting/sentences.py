@@ -92,9 +92,9 @@ def sentence(error: Exception, site: Site, *, begun: bool = False) -> Playground
     if isinstance(error, ServerSaidError | TextGenerationError):
         return _told_in_stream(error, site)
     if isinstance(error, StalledError):
-        since = "went on with its answer" if begun else "begun to answer"
+        missing = "gone on with its answer" if begun else "begun to answer"
         return EngineError(
-            f"{site.host} has not {since} for {error.seconds:g} seconds, so it was given up: it may be overloaded. "
+            f"{site.host} has not {missing} for {error.seconds:g} seconds, so it was given up: it may be overloaded. "
             "Try again."
         )
     if isinstance(error, UnfinishedError):
