@@ -11,6 +11,8 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 TALKATIVE = {
     "httpx": logging.WARNING,
+    "httpx2": logging.WARNING,
+    "httpcore2": logging.INFO,  # below that it shows what servers send in their headers, which may repeat a key
     "ContinuousBatchingLogger": logging.WARNING,
     "bitsandbytes.backends.cpu.ops": logging.ERROR,  # warns of a faster kernel that it lacks, needed or not
 }

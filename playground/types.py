@@ -201,7 +201,7 @@ class LoadProgress:
 
 @dataclass(frozen=True, slots=True)
 class LikelyToken:
-    """A token that could have come, and the model's probability for it, 0 to 1."""
+    """A token that could have come, and the model's probability for it, 0 to 1; ids as of `TokenScore`."""
 
     token_id: int
     text: str
@@ -213,6 +213,7 @@ class TokenScore:
     """A token of an answer, the model's own probability for it at that place, and the likeliest there.
 
     Probabilities are the softmax of the plain logits: before penalty, temperature and filters.
+    token_id: -1 where a server tells the token's text alone.
     text: its own text, or the vocabulary's spelling where it is only part of a character; the parts of an answer are
         `ScoredPiece.text`.
     likeliest: the five most probable tokens there, the best first; the one that came may be among them.

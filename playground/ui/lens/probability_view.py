@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from playground.types import ScoredPiece, TokenScore
+from playground.types import LikelyToken, ScoredPiece, TokenScore
 from playground.ui.state import Turn
 from playground.ui.view import adapter_words, error_box, verbatim
 
@@ -95,10 +95,15 @@ def _part(piece: ScoredPiece, number: int) -> str:
 def _token(score: TokenScore) -> list[object]:
     """Text and percentage of the token that came; then of the likeliest text, percentage, share, whether it came."""
     likeliest = [
-        [likely.text, percent(likely.probability), round(likely.probability, 4), int(likely.token_id == score.token_id)]
+        [likely.text, percent(likely.probability), round(likely.probability, 4), int(_came(likely, score))]
         for likely in score.likeliest
     ]
     return [score.text, percent(score.probability), likeliest]
+
+
+def _came(likely: LikelyToken, score: TokenScore) -> bool:
+    """By its text too, for a server may not tell the ids."""
+    return (likely.token_id, likely.text) == (score.token_id, score.text)
 
 
 def _legend() -> str:
