@@ -28,6 +28,7 @@ from playground.adapters.base_layers import base_layers
 from playground.adapters.facts import CheckedAdapter
 from playground.adapters.inspect import inspect_adapter
 from playground.engines.checkpoints.loader import load_engine
+from playground.engines.remoting.connection import Patience
 from playground.types import GenerationRequest
 
 pytestmark = [
@@ -99,9 +100,9 @@ def checked(spec: ModelSpec, adapter_id: str) -> CheckedAdapter:
     adapter = Registry.load().adapter(adapter_id)
     assert adapter.weights.path is not None
     assert spec.weights.path is not None
-    facts = inspect_adapter(adapter.weights.path, base_layers(spec, spec.weights.path))
-    revision = f"sha256:{facts.fingerprint}"
-    return CheckedAdapter(adapter.id, adapter.name, revision, spec.id, adapter.weights.path, facts)
+    folder = adapter.weights.path.resolve()
+    facts = inspect_adapter(folder, base_layers(spec, spec.weights.path))
+    return CheckedAdapter(adapter.id, adapter.name, f"sha256:{facts.fingerprint}", spec.id, folder, facts)
 
 
 def here(request: GenerationRequest, adapter: CheckedAdapter | None = None) -> GenerationRequest:
@@ -142,12 +143,13 @@ async def test_an_adapter_is_a_model_of_its_own_and_answers_as_in_our_engine(ser
 
 
 async def test_a_panel_streams_from_it_what_our_engine_says(served: Served) -> None:
-    async with our_engine(served.spec) as engine, servers() as remote:
+    async with our_engine(served.spec) as engine, servers(Patience()) as remote:
         for text in TEXTS:
             request = served.request(text)
             ours = await chunks_of(engine, here(request))
             theirs = await answer(remote, request)
-            assert text_of(theirs) == text_of(ours)
+            # vLLM reads an answer as going on from the prompt: a SentencePiece model's first word has its space there.
+            assert text_of(theirs).removeprefix(" ") == text_of(ours)
             assert (tokens_in(theirs), theirs[-1].finish_reason) == (tokens_in(ours), ours[-1].finish_reason)
             assert theirs[0].sent_as == "token_ids"
             assert len(theirs) > 5
@@ -156,7 +158,7 @@ async def test_a_panel_streams_from_it_what_our_engine_says(served: Served) -> N
 
 async def test_it_tells_the_probabilities_that_our_engine_has(served: Served) -> None:
     request = served.request(TEXTS[2])
-    async with our_engine(served.spec) as engine, servers() as remote:
+    async with our_engine(served.spec) as engine, servers(Patience()) as remote:
         theirs = await answer(remote, request)
         wanted = await engine.score(here(request), tokens_in(theirs))
     told = [token for chunk in theirs for piece in chunk.scores for token in piece.tokens]
@@ -166,7 +168,7 @@ async def test_it_tells_the_probabilities_that_our_engine_has(served: Served) ->
 
 
 async def test_its_own_chat_prompt_is_ours(served: Served) -> None:
-    async with servers() as remote:
+    async with servers(Patience()) as remote:
         for text in TEXTS:
             exact = await answer(remote, served.request(text))
             chat = await answer(remote, served.request(text, messages_only=True))
@@ -178,4 +180,4 @@ async def test_its_own_chat_prompt_is_ours(served: Served) -> None:
 def test_krutrims_heads_are_split_by_vllm(served: Served) -> None:
     log = served.log.read_text(errors="replace")
     assert ("Fused: Wqkv" in log) == (served.spec.architecture == "krutrim")
-    assert "will be ignored" not in log
+    assert "could not be wrapped by any LoRA layer" not in log
