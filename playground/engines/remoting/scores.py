@@ -17,14 +17,20 @@ _Part = tuple[str, tuple[ToldToken, ...]]
 
 
 class ScoredPieces:
-    """Give it chunks with `push`, end with `flush`; the pieces' texts joined are the text of chunks with tokens."""
+    """Give it chunks with `push`, end with `flush`; the pieces' texts joined are the text of chunks with tokens.
+
+    A token of the last chunk that has no part in the text is what ended the answer, and a piece of its own.
+    """
 
     def __init__(self) -> None:
         self._held: list[_Part] = []
+        self._end: tuple[ScoredPiece, ...] = ()
 
     def push(self, told: Told) -> tuple[ScoredPiece, ...]:
         """The pieces that are now known to be whole: the last is held back, for the next may extend it."""
-        if told.tokens:
+        if told.finish_reason == "stop" and not told.text and len(told.tokens) == 1:
+            self._end = (ScoredPiece(told.tokens[0].text, (_score(told.tokens[0]),), is_control=True),)
+        elif told.tokens:
             self._held += _parts(told)
         elif told.text and self._held:
             self._held.append((told.text, ()))
@@ -32,7 +38,9 @@ class ScoredPieces:
 
     def flush(self) -> tuple[ScoredPiece, ...]:
         """The answer is over."""
-        return self._cut([*_boundaries(self._held)[:-1], len(self._held)])
+        pieces = self._cut([*_boundaries(self._held)[:-1], len(self._held)]) + self._end
+        self._end = ()
+        return pieces
 
     def _cut(self, ends: Sequence[int]) -> tuple[ScoredPiece, ...]:
         pieces, start = [], 0

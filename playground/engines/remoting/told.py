@@ -164,7 +164,7 @@ def _best(tops: Any) -> tuple[tuple[str, float], ...]:
 
 
 def _probability(logprob: Any) -> float:
-    probability = math.exp(min(0.0, float(logprob)))
-    if math.isnan(probability):
+    number = float(logprob)
+    if math.isnan(number):
         raise ValueError("a probability that is none")
-    return probability
+    return math.exp(min(0.0, number))
