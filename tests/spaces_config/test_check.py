@@ -9,6 +9,7 @@ from a_space import a_space, built, server_file
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
+from playground.engines.zero_gpu.place import card
 from playground.placement.plan import PlanOptions
 from playground.placement.planner import plan
 from playground.settings import Settings
@@ -66,6 +67,14 @@ def test_where_the_planner_puts_each_profiles_models(name: str, contexts: list[i
     used = {share.device for place in placements for share in place.shares}
     assert len(used - {"cpu"}) == gpus
     assert ("cpu" in used) is (gpus == 0)
+
+
+def test_the_models_of_zero_gpu_have_a_place_on_what_the_app_plans_for_there(tmp_path: Path) -> None:
+    """It leaves some of the card free for adapters, which this check does not know."""
+    space = a_space("zero-gpu", tmp_path)
+    options = PlanOptions(space.profile.contexts, "none", can_quantise=False)
+    assert all(len(place.shares) == 1 for place in plan(space.models, [card(rehearsed=False)], options).placements)
+    assert card(rehearsed=False).total_bytes <= 48e9
 
 
 def test_zero_gpu_wants_its_own_python_and_torch(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
 ]
-SHOWN = "zero-gpu zero-a10g 1 GPU of 48 GiB 3.12.12 2.11.0 krutrim-1-instruct kullm3"
+SHOWN = "zero-gpu zero-a10g 1 GPU of 44.7 GiB 3.12.12 2.11.0 krutrim-1-instruct kullm3"
 
 
 @pytest.fixture
