@@ -219,7 +219,7 @@ class ServerSpec(_Stated):
     id: Id
     name: str
     serves: str
-    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$")]
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     key: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
     messages_only: Annotated[bool, Field(strict=True)] = False
