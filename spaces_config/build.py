@@ -27,8 +27,10 @@ NOT_NEEDED = (
 """Of what is needed, that which only trains the stand-ins or tells of them."""
 
 CATALOG = "model_registry/catalog"
-LFS_BYTES = 10_000_000
-"""From here on the Hub wants a file in its large file storage, where huggingface_hub puts it."""
+LARGE_BYTES = 10_000_000
+BINARY = (".safetensors",)
+"""Larger files, and binary ones of any size, the Hub wants in its storage for large files; huggingface_hub sees to it,
+and a plain `git push` of such a file is refused."""
 
 LARGEST = 5
 
@@ -104,7 +106,7 @@ def listing(files: Sequence[BuiltFile]) -> str:
 
 
 def _stored(file: BuiltFile) -> str:
-    return " (into large file storage)" if file.bytes > LFS_BYTES else ""
+    return " (into the storage for large files)" if file.bytes > LARGE_BYTES or file.path.endswith(BINARY) else ""
 
 
 def _write(target: Path, source: Path, commit: str | None) -> None:

@@ -1,7 +1,8 @@
 """A small Hub on loopback that takes Spaces: makes them, keeps their settings, and takes commits.
 
 What huggingface_hub asks when it creates a repository, sets variables, secrets and hardware, and commits. It also knows
-the revisions of models. All files come in the commit itself, as the Hub takes those that are small.
+the revisions of models. Files come in the commit itself, or weights apart, as git's large file storage takes them; the
+Hub's newer storage it does not have.
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ class HeldSpace:
 @dataclass
 class UploadHub:
     """spaces: by name. models: files of models by name. refusals: status by the path that is refused so.
-    done: every change, in order, as "METHOD path".
+    done: every change, in order, as "METHOD path". stores_weights: whether weights come apart, into `stored`.
     """
 
     spaces: dict[str, HeldSpace] = field(default_factory=dict)
     models: dict[str, list[str]] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
+    stores_weights: bool = False
+    stored: dict[str, bytes] = field(default_factory=dict)
 
     def __enter__(self) -> UploadHub:
         hub = self
@@ -80,15 +83,29 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(401)
         if status := self.held.refusals.get(path):
             return self._refuse(status)
-        if not path.endswith(("/validate-yaml", "/preupload/main")):
+        if not path.endswith(("/validate-yaml", "/preupload/main", "/objects/batch")):
             self.held.done.append(f"POST {path}")
         if path == "/api/repos/create":
             return self._create(json.loads(body))
+        if path.endswith(".git/info/lfs/objects/batch"):
+            return self._places_for(json.loads(body)["objects"])
         if path == "/api/validate-yaml":
             return self._json({"warnings": [], "errors": []})
         match = re.fullmatch(r"/api/spaces/([^/]+/[^/]+)/(.+)", path)
         assert match, path
         return self._change(match[1], match[2], body)
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.held.stored[hashlib.sha256(body).hexdigest()] = body
+        self._json({})
+
+    def _mode(self, path: str) -> str:
+        return "lfs" if self.held.stores_weights and path.endswith(".safetensors") else "regular"
+
+    def _places_for(self, objects: list[dict[str, Any]]) -> None:
+        upload = {"upload": {"href": f"{self.held.url}/storage", "header": {}}}
+        self._json({"transfer": "basic", "objects": [{**each, "actions": upload} for each in objects]})
 
     def _change(self, name: str, what: str, body: bytes) -> None:
         space = self.held.spaces[name]
@@ -107,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"stage": "BUILDING", "hardware": {"current": None, "requested": flavour}})
         assert what == "preupload/main", what
         files = [
-            {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
+            {"path": file["path"], "uploadMode": self._mode(file["path"]), "shouldIgnore": False, "oid": None}
             for file in value["files"]
         ]
         return self._json({"files": files})
@@ -126,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             value = line["value"]
             if line["key"] == "file":
                 space.files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                space.files[value["path"]] = self.held.stored[value["oid"]]
             elif line["key"] == "deletedFile":
                 del space.files[value["path"]]
             else:

@@ -243,15 +243,18 @@ def test_the_profiles_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[3].endswith("krutrim-1-instruct kullm3, elsewhere")
 
 
-def test_the_command_uses_huggingface_hubs_own_login(hub: UploadHub) -> None:
+def test_the_command_uses_huggingface_hubs_own_login_and_storage(hub: UploadHub) -> None:
     """As a user runs it, in a process of its own; it imports neither torch nor gradio."""
+    hub.stores_weights = True
     command = [sys.executable, "-X", "importtime", "-m", "spaces_config", "deploy", "--profile", "cpu-basic"]
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(
         [*command, "--repo", "me/demo", "--yes"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "app.py" in hub.spaces["me/demo"].files
+    weights = "model_registry/demo/kullm3/model.safetensors"
+    assert hub.spaces["me/demo"].files[weights] == (ROOT / weights).read_bytes()
+    assert len(hub.stored) == 6
     imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert {"torch", "gradio", "transformers"}.isdisjoint(imported)
     assert TOKEN not in done.stdout
