@@ -25,6 +25,19 @@ BOTH_GREW = """() => {
   return [0, 1].every(index => new Set(both.map(panels => panels[index][1])).size > 3);
 }"""
 
+STORY = "Tell me a short story."
+"""Greedily, this makes both stand-ins talk for seconds."""
+
+STOP_AT_THE_FIRST_WORD = """() => new Promise(done => {
+  const look = () => {
+    const texts = [...document.querySelectorAll('#panel-0 .bot-row .md')].filter(md => !md.querySelector('.foot'));
+    if (!texts.length) return requestAnimationFrame(look);
+    document.querySelector('#panel-0 .stop-panel').click();
+    done();
+  };
+  look();
+})"""
+
 
 class Panel:
     """One panel by its place, counted from 0."""
@@ -129,6 +142,15 @@ class Playground:
     def ask(self, text: str) -> None:
         self.type(text)
         self.prompt.press("Enter")
+
+    def ask_greedily(self, text: str) -> None:
+        """So that the stand-ins answer as they always do."""
+        self.page.get_by_role("button", name="Sampling").click()
+        self.page.get_by_label("number input for Temperature").fill("0")
+        self.ask(text)
+
+    def stop_left_at_its_first_word(self) -> None:
+        self.page.evaluate(STOP_AT_THE_FIRST_WORD)
 
     def watch(self) -> None:
         """Record, frame by frame, which of the first two panels are answering and how much each has said."""

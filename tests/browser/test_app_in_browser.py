@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_panel import Playground
+from browser_panel import STORY, Playground
 from gradio_client import Client
 from playwright.sync_api import Page, expect
 from serving import free_port, run_app
 
 KOREAN = "안녕하세요? 당신은 누구인가요?"
 HINDI = "नमस्ते! आप कौन हैं?"
-STORY = "Tell me a short story."
 
 KULLM3_ASKED = json.loads((Path(__file__).parents[1] / "goldens" / "templates.json").read_text("utf-8"))["cases"][
     "kullm3"
@@ -26,24 +25,6 @@ KULLM3_ASKED = json.loads((Path(__file__).parents[1] / "goldens" / "templates.js
 @pytest.fixture
 def playground(page: Page, app: str) -> Playground:
     return Playground(page, app)
-
-
-STOP_AT_THE_FIRST_WORD = """() => new Promise(done => {
-  const look = () => {
-    const texts = [...document.querySelectorAll('#panel-0 .bot-row .md')].filter(md => !md.querySelector('.foot'));
-    if (!texts.length) return requestAnimationFrame(look);
-    document.querySelector('#panel-0 .stop-panel').click();
-    done();
-  };
-  look();
-})"""
-
-
-def ask_greedily(playground: Playground, prompt: str) -> None:
-    """So that the stand-ins answer as they always do; STORY makes both of them talk for seconds."""
-    playground.page.get_by_role("button", name="Sampling").click()
-    playground.page.get_by_label("number input for Temperature").fill("0")
-    playground.ask(prompt)
 
 
 @pytest.mark.parametrize("prompt", [KOREAN, HINDI])
@@ -63,15 +44,15 @@ def test_both_models_answer_one_prompt_and_end_by_themselves(playground: Playgro
 def test_both_models_stream_at_the_same_time(playground: Playground) -> None:
     """Each is seen to grow while both are answering, more than once and wherever the other has come to."""
     playground.watch()
-    ask_greedily(playground, STORY)
+    playground.ask_greedily(STORY)
     playground.until_both_grew()
     playground.press("Stop all")
 
 
 def test_stop_on_one_model_leaves_the_other_alone(playground: Playground) -> None:
     left, right = playground.panel(0), playground.panel(1)
-    ask_greedily(playground, STORY)
-    playground.page.evaluate(STOP_AT_THE_FIRST_WORD)
+    playground.ask_greedily(STORY)
+    playground.stop_left_at_its_first_word()
     left.wait("stopped")
     right.wait()
     assert "stopped" not in right.foot.inner_text()
@@ -173,7 +154,7 @@ def test_a_signal_in_the_middle_of_an_answer_ends_the_process(page: Page, number
     port = free_port()
     process = run_app(port, "--models", "demo-krutrim,demo-kullm3")
     playground = Playground(page, f"http://127.0.0.1:{port}/")
-    ask_greedily(playground, STORY)
+    playground.ask_greedily(STORY)
     expect(playground.panel(0).answers).not_to_have_count(0, timeout=60_000)
     os.kill(process.pid, number)
     output, _ = process.communicate(timeout=60)

@@ -129,8 +129,8 @@ class Grant:
             with TemporaryDirectory(prefix="zero-gpu-") as folder:
                 self._listen(self._open(asked, Path(folder)))
         except BaseException as raised:
-            log.warning("a grant of the GPU: %s", raised, exc_info=not hasattr(raised, "title"))
             error = sentence(raised)
+            log.warning("a grant of the GPU: %s", error, exc_info=not hasattr(raised, "title"))
         finally:
             for part in self.parts.values():
                 part.put(error)
