@@ -81,16 +81,24 @@ async def ask(question: Question, learnt: Learnt, patience: Patience) -> AsyncGe
                     yield told
             return
         except Exception as error:
-            other = after(form, error) if isinstance(error, RefusedError) else None
-            pause = _pause(error, tries, patience)
-            if begun or (other is None and pause is None):
+            again = None if begun else _again(error, known, form, tries, patience)
+            if again is None:
                 raise
-        if other is None:
-            tries += 1
-            await asyncio.sleep(pause or 0)
-        else:
-            # What this prompt alone cannot be put in, the next one may.
-            known = Form(known.way if other.way == form.way else other.way, other.extras)
+        tries += again[0] == known
+        known = again[0]
+        await asyncio.sleep(again[1])
+
+
+def _again(error: Exception, known: Form, form: Form, tries: int, patience: Patience) -> tuple[Form, float] | None:
+    """How to ask once more, and in how many seconds; None where that would not help.
+
+    What this prompt alone cannot be put in, the next one may: so what is known may be better than the form that failed.
+    """
+    other = after(form, error) if isinstance(error, RefusedError) else None
+    if other is not None:
+        return Form(known.way if other.way == form.way else other.way, other.extras), 0.0
+    pause = _pause(error, tries, patience)
+    return None if pause is None else (known, pause)
 
 
 def _possible(form: Form, question: Question) -> Form:

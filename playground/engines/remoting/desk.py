@@ -23,6 +23,7 @@ class AbortedError(Exception):
 class Desk:
     def __init__(self) -> None:
         self._running: dict[str, tuple[object, Relay]] = {}
+        self._closed: Exception | None = None
         self._lock = threading.Lock()
 
     @asynccontextmanager
@@ -30,11 +31,13 @@ class Desk:
         """Run the source for a request; at the end it is closed.
 
         Raises:
-            EngineError: a request with this id is being answered.
+            EngineError: a request with this id is being answered, or what `close` was given.
         """
         relay = Relay(source)
         try:
             with self._lock:
+                if self._closed is not None:
+                    raise self._closed
                 if request_id in self._running:
                     raise EngineError(
                         f"A request with the id {request_id} is being answered: wait for it, or use another id."
@@ -55,8 +58,14 @@ class Desk:
         if running is not None:
             running[1].end(reason)
 
+    def close(self, reason: Exception) -> None:
+        """Every answer ends, and none begins any more."""
+        with self._lock:
+            self._closed = reason
+        self.end_all(reason)
+
     def end_all(self, reason: Exception, owner: object = None) -> None:
-        """The same for every answer, or for those of one owner."""
+        """As `end`, for every answer, or for those of one owner."""
         with self._lock:
             relays = [relay for whose, relay in self._running.values() if owner is None or whose is owner]
         for relay in relays:

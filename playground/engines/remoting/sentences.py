@@ -124,8 +124,9 @@ def _refusal(refusal: RefusedError, site: Site) -> PlaygroundError:
     own = quoted(words(refusal), site)
     says = f" It says: {own}" if own else ""
     if status in (401, 403):
-        given = "the key that it was given" if site.key.get_secret_value() else "a request without a key"
-        return EngineError(f"{host} does not accept {given} ({status}): check the key.{says}")
+        if not site.key.get_secret_value():
+            return EngineError(f"{host} wants a key ({status}): give it one.{says}")
+        return EngineError(f"{host} does not accept the key that it was given ({status}): check it.{says}")
     if is_too_long(refusal):
         return ContextFullError(
             f"{host} finds prompt and answer too long together: shorten the prompt, clear the history, or ask for a "

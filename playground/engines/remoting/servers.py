@@ -93,7 +93,7 @@ class RemoteEngines:
     async def close(self) -> None:
         """End every answer: their streams raise EngineClosedError. May be repeated."""
         self._closed = True
-        self._desk.end_all(EngineClosedError("The playground was shut down while a server answered: send again."))
+        self._desk.close(EngineClosedError("The playground was shut down while a server answered: send again."))
 
     async def _models(self, base: str, key: SecretStr) -> tuple[str, ...]:
         try:

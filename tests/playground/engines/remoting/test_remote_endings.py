@@ -86,12 +86,15 @@ async def test_closing_the_door_tells_all_that_wait(messages_only: bool) -> None
     with fake_server(BEGINS) as server:
         async with servers() as engines:
             requests = [question(server, messages_only=messages_only) for _ in range(2)]
+            made_before = engine_for(engines, requests[0])
             running = [asyncio.create_task(answer(engines, request)) for request in requests]
             while len(server.asked) < 2:
                 await asyncio.sleep(0.01)
             await engines.close()
             ended = await asyncio.gather(*running, return_exceptions=True)
             assert [type(each) for each in ended] == [EngineClosedError] * 2
+            with pytest.raises(EngineClosedError):
+                await rest(made_before.stream(requests[0]))
             with pytest.raises(EngineClosedError):
                 engine_for(engines, requests[0])
             await engines.close()

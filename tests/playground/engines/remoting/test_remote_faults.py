@@ -116,8 +116,8 @@ async def test_an_answer_is_over_with_its_reason_whatever_follows(messages_only:
 
 
 REFUSALS: list[tuple[Answer, type[Exception], str]] = [
-    (refuses(401, {"error": {"message": "Invalid token"}}), EngineError, "check the key"),
-    (refuses(403, "Forbidden"), EngineError, "check the key"),
+    (refuses(401, {"error": {"message": "Invalid token"}}), EngineError, "does not accept the key"),
+    (refuses(403, "Forbidden"), EngineError, "does not accept the key"),
     (refuses(404, {"error": {"message": "The model `m` does not exist."}}), EngineError, "no model 'm'"),
     (refuses(404, {"detail": "Not Found"}), EngineError, "ends in /v1"),
     (refuses(400, "This model's maximum context length is 9 tokens"), ContextFullError, "shorten the prompt"),
@@ -144,6 +144,14 @@ async def test_refusals_are_sentences(messages_only: bool, case: int) -> None:
     assert type(error) is kind
     assert words in str(error)
     assert server.host in str(error)
+
+
+@both
+async def test_a_server_that_wants_a_key_is_told_apart_from_one_that_refuses_it(messages_only: bool) -> None:
+    with fake_server(refuses(401)) as server:
+        async with servers() as engines:
+            with pytest.raises(EngineError, match="wants a key"):
+                await answer(engines, question(server, messages_only=messages_only, key=SecretStr("")))
 
 
 BUSY = (refuses(429), refuses(429, retry_after="0"), refuses(502), refuses(503, "Loading model"), refuses(504))
@@ -302,6 +310,12 @@ def test_what_nobody_foresaw_is_told_and_logged_without_its_text(caplog: pytest.
     assert "RuntimeError" in str(ours)
     assert KEY not in str(ours) + caplog.text
     assert "RuntimeError" in caplog.text
+
+
+def test_the_hubs_own_time_out_is_that_of_the_network() -> None:
+    error = huggingface_hub.errors.InferenceTimeoutError("Inference call timed out")
+    error.__cause__ = httpx2.ConnectTimeout("")
+    assert sentence(error, SITE).args == sentence(httpx2.ConnectTimeout(""), SITE).args
 
 
 def test_our_own_errors_pass_as_they_are() -> None:
