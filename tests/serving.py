@@ -31,11 +31,20 @@ def serving(
     pool: FakePool, models: Sequence[str], port: int | None = None, edit_templates: bool = True, **options: Any
 ) -> Iterator[str]:
     """The address of the page, in this process; at any free port if none is given. `options` are of Settings."""
+    with serving_page(pool, models, port, edit_templates, **options) as page:
+        yield page.local_url
+
+
+@contextmanager
+def serving_page(
+    pool: FakePool, models: Sequence[str], port: int | None = None, edit_templates: bool = True, **options: Any
+) -> Iterator[gr.Blocks]:
+    """The same, as Gradio has it."""
     settings = Settings(port=port or free_port(), edit_templates=edit_templates, **options)
     with ThreadPoolExecutor(1) as thread:  # this one may have Playwright's loop running
         page = thread.submit(lambda: asyncio.run(_launch(pool, models, settings))).result()
     try:
-        yield page.local_url
+        yield page
     finally:
         page.close(verbose=False)
 

@@ -150,7 +150,8 @@ class Gate:
         return self._line_is_full() if self._is_full() else ""
 
     def _line_is_full(self) -> str:
-        return f"{_prompts(self.limits.waiting)} wait in line already: try again in a minute."
+        wait = "waits" if self.limits.waiting == 1 else "wait"
+        return f"{_prompts(self.limits.waiting)} {wait} in line already: try again in a minute."
 
     def _is_reached(self, limit: int | None, counts: Callable[[_Turn], bool]) -> bool:
         return limit is not None and sum(map(counts, self._turns.values())) >= limit

@@ -157,7 +157,7 @@ async def test_a_stream_that_comes_too_late_lines_up_again() -> None:
     await first.hears(GenerationChunk)
     asker = Asker(gate, visitor(1), late, engines)
     await asker.hears(Waiting)
-    with pytest.raises(EngineBusyError, match="1 prompt wait"):
+    with pytest.raises(EngineBusyError, match="1 prompt waits"):
         async for _ in gate.stream(visitor(3), later, engines.stream):
             pass
     engines.end(first.asked)
