@@ -7,6 +7,7 @@ Hub's own downloads go through another client and know nothing of it. Knows no p
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,6 +34,12 @@ AGENT = "krutrim-kullm3-playground"
 
 SEPARATORS = {"\x85".encode(): b"\\u0085", "\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
 """Characters at which httpx2 ends a line though JSON may have them in a string, and how JSON spells them otherwise."""
+
+REWRITTEN = {
+    re.compile(rb"^data:[ \t]*(?=[\r\n]|\Z)", re.MULTILINE): b":",
+    re.compile(rb"^error:[ \t]*(\{.*\})", re.MULTILINE): rb'data: {"error": \1}',
+}
+"""Lines of servers that take events less strictly: one without data is a comment, an error of llama.cpp is a chunk."""
 
 
 class RefusedError(Exception):
@@ -160,7 +167,7 @@ async def _beginning(response: httpx2.Response) -> str:
 
 
 class _Lines(httpx2.AsyncByteStream):
-    """A body in whole lines, none longer than the limit, and without separators that only look like line ends."""
+    """A body in whole lines, none longer than the limit, and without what huggingface_hub or httpx2 stumbles over."""
 
     def __init__(self, body: httpx2.AsyncByteStream, *, is_stream: bool) -> None:
         self._body = body
@@ -175,16 +182,18 @@ class _Lines(httpx2.AsyncByteStream):
             if len(held) - cut > LINE_LIMIT or (not self._is_stream and passed > LINE_LIMIT):
                 raise GarbageError("more at a time than any answer has")
             if cut:
-                yield _without_separators(held[:cut])
+                yield _rewritten(held[:cut])
                 held = held[cut:]
         if held:
-            yield _without_separators(held)
+            yield _rewritten(held)
 
     async def aclose(self) -> None:
         await self._body.aclose()
 
 
-def _without_separators(lines: bytes) -> bytes:
+def _rewritten(lines: bytes) -> bytes:
     for separator, escape in SEPARATORS.items():
         lines = lines.replace(separator, escape)
+    for line, other in REWRITTEN.items():
+        lines = line.sub(other, lines)
     return lines

@@ -133,7 +133,10 @@ def after(form: Form, refusal: RefusedError) -> Form | None:
 
 
 def is_too_long(refusal: RefusedError) -> bool:
-    return refusal.status == 413 or (refusal.status in WRONG and bool(TOO_LONG.search(refusal.text)))
+    """Whether it is about the prompt or the answer's length, and not about too many stop texts."""
+    if refusal.status not in WRONG or _names(refusal.text, "stop"):
+        return False
+    return refusal.status == 413 or bool(TOO_LONG.search(refusal.text))
 
 
 def refused_control(refusal: RefusedError) -> str:

@@ -143,10 +143,12 @@ async def test_a_stream_may_end_without_a_word_or_with_comments_and_blank_events
         ": ping\n\n",
         "event: message\nid: 7\nretry: 10\n",
         ("하",),
+        "data:\n\n",
         "\r\n: ping\r\n\r\n",
         usage(1, 1),
         ("나",),
         ("", "stop"),
+        "data:\n\ndata: \r\n\r\n",
         ": bye",
     )
     with fake_server(streams(*steps)) as server:
