@@ -77,12 +77,14 @@ def _of_engine(owner: EngineLabel, use: DeviceUse) -> list[Segment]:
     ]
 
 
-def devices(registry: Registry, reports: Sequence[DeviceReport], statuses: Sequence[ModelStatus]) -> str:
-    """The whole view. `statuses`: of the models that get a row."""
+def devices(
+    registry: Registry, reports: Sequence[DeviceReport], statuses: Sequence[ModelStatus], may_act: bool = True
+) -> str:
+    """The whole view. `statuses`: of the models that get a row; `may_act`: whether it gets its button."""
     colours = hues(registry)
     names = {spec.id: spec.name for spec in registry}
     bars = "".join(_device(report, names, colours) for report in reports) or f"<p>{NO_DEVICES}</p>"
-    rows = "".join(_row(status, names, colours, _cache(reports, status.model_id)) for status in statuses)
+    rows = "".join(_row(status, names, colours, _cache(reports, status.model_id), may_act) for status in statuses)
     models = f'<ul class="device-models" aria-label="Models">{rows}</ul>' if rows else f"<p>{NO_MODELS}</p>"
     return f'<div class="devices"><div class="device-bars">{bars}</div>{models}</div>'
 
@@ -138,7 +140,7 @@ def _cache(reports: Sequence[DeviceReport], model_id: str) -> tuple[int, int]:
     return sum(use.kv_used_bytes for use in uses), sum(use.kv_bytes for use in uses)
 
 
-def _row(status: ModelStatus, names: Mapping[str, str], colours: Hues, cache: tuple[int, int]) -> str:
+def _row(status: ModelStatus, names: Mapping[str, str], colours: Hues, cache: tuple[int, int], may_act: bool) -> str:
     name = names.get(status.model_id, status.model_id)
     state, meter = _state(status, name, cache)
     said = status.detail if status.state == "failed" else status.place.removeprefix(f"{name}: ")
@@ -148,7 +150,7 @@ def _row(status: ModelStatus, names: Mapping[str, str], colours: Hues, cache: tu
         f'style="{_hue(EngineLabel(status.model_id), colours)}">'
         f'<div class="who"><i class="swatch weights"></i><b>{verbatim(name)}</b>'
         f'<span class="state">{state}</span></div>'
-        f"{_button(status, name)}{place}{meter}</li>"
+        f"{_button(status, name) if may_act else ''}{place}{meter}</li>"
     )
 
 

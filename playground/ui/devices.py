@@ -30,6 +30,7 @@ SEND_ACTION = """element.addEventListener("click", (event) => {
 })"""
 """One listener for all buttons: Gradio changes the rows in place, so that it and the focus stay."""
 
+NOT_YOURS = "Models are not unloaded from this page, because others use them too."
 UNEXPECTED = "Unexpected error: the log has the details."
 
 log = logging.getLogger(__name__)
@@ -54,8 +55,11 @@ def draw_devices() -> DevicesView:
 
 @dataclass(frozen=True)
 class DeviceHandlers:
+    """`may_act`: whether whoever opens the page unloads models and gives up loads, which are everybody's."""
+
     registry: Registry
     pool: Pool
+    may_act: bool = True
 
     async def open(self) -> list[Any]:
         """Inputs: none. Outputs: the clock, running; the picture; an empty message."""
@@ -70,7 +74,7 @@ class DeviceHandlers:
         try:
             statuses = [self.pool.status(spec.id) for spec in self.registry]
             shown = [status for status in statuses if status.state in HAVE_A_ROW]
-            return device_view.devices(self.registry, self.pool.memory(), shown)
+            return device_view.devices(self.registry, self.pool.memory(), shown, self.may_act)
         except PlaygroundError as error:
             return view.error_box(str(error))
 
@@ -87,6 +91,8 @@ class DeviceHandlers:
 
     async def _act(self, asked: Any) -> str:
         """Raises PlaygroundError."""
+        if not self.may_act:
+            raise PlaygroundError(NOT_YOURS)
         wish = asked if isinstance(asked, dict) else {}
         spec = self.registry.get(str(wish.get("model_id")))
         if wish.get("action") == "unload":

@@ -104,3 +104,14 @@ async def test_errors_are_sentences_in_their_place(monkeypatch: pytest.MonkeyPat
     _, message = await own.act(pressed(action="unload", model_id="a"))
     assert UNEXPECTED in message
     assert "secret" not in message
+
+
+async def test_where_strangers_come_nobody_unloads_what_is_everybodys() -> None:
+    own, pool = handlers()
+    theirs = DeviceHandlers(pool.registry, pool, may_act=False)  # type: ignore[arg-type]
+    picture, message = await theirs.act(pressed(action="unload", model_id="a"))
+    assert "others use them too" in message
+    assert pool.unloaded == []
+    assert "<button" in await own.picture()
+    assert "<button" not in picture
+    assert 'data-model="a"' in picture
