@@ -127,7 +127,7 @@ def _preload(space: Space, folder: Path) -> list[str]:
     for item in space.profile.preload:
         if item.model not in space.profile.models:
             found.append(f"{item.model} is preloaded, and not shown.")
-        space.registry.get(item.model)
+        space.registry.get(item.model)  # which raises, with near misses
     for pin in space.pins:
         spec = read_catalog_file(folder / CATALOG / f"{pin.spec.id}.toml", ours=True)
         assert isinstance(spec, ModelSpec)
@@ -139,10 +139,8 @@ def _preload(space: Space, folder: Path) -> list[str]:
 
 def _licences(space: Space, folder: Path) -> list[str]:
     text = (folder / "README.md").read_text("utf-8")
-    named = ((spec, item.text) for spec in space.models for item in spec.licences)
-    return [
-        f"README.md does not name the licence of {spec.name}, {text_}." for spec, text_ in named if text_ not in text
-    ]
+    stated = ((spec.name, item.text) for spec in space.models for item in spec.licences)
+    return [f"README.md does not name the licence of {name}, {what}." for name, what in stated if what not in text]
 
 
 def _servers(space: Space, _: Path) -> list[str]:

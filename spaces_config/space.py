@@ -14,10 +14,10 @@ from model_registry.registry import Registry
 from model_registry.spec import ModelSpec, ServerSpec
 from playground.errors import SpaceError
 from playground.settings import OPTIONS
-from spaces_config import requirements
 from spaces_config.hardware import Hardware, hardware
 from spaces_config.pins import Pin
 from spaces_config.profile import Profile, Secret, Variable
+from spaces_config.requirements import quantiser, requirements
 
 ROOT = Path(__file__).parents[1]
 """The checkout that Spaces are built from."""
@@ -77,8 +77,8 @@ class Space:
     @property
     def requirements(self) -> str:
         """The text of its requirements.txt."""
-        quantiser = requirements.quantiser(ROOT / "pyproject.toml") if self.quantises else None
-        return requirements.requirements(our_requirements(), self.profile.torch, quantiser)
+        more = quantiser(ROOT / "pyproject.toml") if self.quantises else None
+        return requirements(our_requirements(), self.profile.torch, more)
 
     def environment(self, repo: str = "me/space") -> dict[str, str]:
         """What the app finds in its environment there, but for the secrets."""
