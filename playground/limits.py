@@ -18,7 +18,7 @@ class Limits:
     answer_tokens: the longest answer that may be asked for.
     turns: prompts in one panel's conversation.
     running_per_session, running_per_address: prompts that are answered or wait at a time, with all their panels.
-    asks_per_minute: prompts from one address.
+    asks_per_minute: prompts, and readings of token probabilities, from one address.
     places: prompts that are answered at a time, of all visitors.
     waiting: prompts that may wait for a place.
     sessions: open pages whose conversations are kept; of more, those that were used last.

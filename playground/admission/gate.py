@@ -97,6 +97,19 @@ class Gate:
             self._asked.count(visitor.origin)
             self._enter(visitor, requests[0].turn_id, len(requests))
 
+    def count(self, visitor: Visitor) -> None:
+        """Something that costs an engine work, but takes no place: it counts among the prompts of a minute.
+
+        Raises:
+            EngineBusyError: they ask too fast.
+        """
+        if self._is_open:
+            return
+        with self._lock:
+            if sentence := self._too_fast(visitor.origin):
+                raise EngineBusyError(sentence)
+            self._asked.count(visitor.origin)
+
     def stream(self, visitor: Visitor, request: GenerationRequest, events: Events) -> AsyncGenerator[StreamEvent, None]:
         """`events` of the request once its turn has a place; before that, Waiting at once and every second.
 
@@ -137,9 +150,8 @@ class Gate:
         self._let_go()
         limits = self.limits
         origin = visitor.origin
-        if wait_s := self._asked.wait_s(origin):
-            most = _prompts(limits.asks_per_minute)
-            return f"You are asking faster than {most} a minute: wait {math.ceil(wait_s)} s."
+        if sentence := self._too_fast(origin):
+            return sentence
         if visitor.session and self._is_reached(
             limits.running_per_session, lambda turn: turn.session == visitor.session
         ):
@@ -152,6 +164,11 @@ class Gate:
     def _line_is_full(self) -> str:
         wait = "waits" if self.limits.waiting == 1 else "wait"
         return f"{_prompts(self.limits.waiting)} {wait} in line already: try again in a minute."
+
+    def _too_fast(self, origin: Hashable) -> str:
+        wait_s = self._asked.wait_s(origin)
+        most = _prompts(self.limits.asks_per_minute)
+        return f"You are asking faster than {most} a minute: wait {math.ceil(wait_s)} s." if wait_s else ""
 
     def _is_reached(self, limit: int | None, counts: Callable[[_Turn], bool]) -> bool:
         return limit is not None and sum(map(counts, self._turns.values())) >= limit

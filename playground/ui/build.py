@@ -102,7 +102,7 @@ def build(registry: Registry, pool: Pool, models: Sequence[str], settings: Setti
         handlers = Handlers(registry, pool, entrance)
         templates = TemplateHandlers(pool, settings.edit_templates, settings.limits)
         lens = LensHandlers(registry, pool, templates, settings.limits)
-        odds, adapters = ProbabilityHandlers(pool), AdapterHandlers(registry, pool)
+        odds, adapters = ProbabilityHandlers(pool, entrance), AdapterHandlers(registry, pool)
         controls = Controls(sampling, prompting)
         wire(handlers, lens, odds, panels, bar, controls, shown, page)
         wire_templates(templates, panels)

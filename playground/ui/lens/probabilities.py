@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
 
-from playground.errors import PlaygroundError
+from playground.errors import EngineBusyError, PlaygroundError
 from playground.types import ScoredPiece
 from playground.ui.lens import probability_view
 from playground.ui.state import PanelState, Turn
+from playground.ui.visitor import Entrance
 
 if TYPE_CHECKING:
     from playground.engines.pooling.protocol import Pool
@@ -90,8 +91,9 @@ def draw_probabilities_button(view: gr.HTML) -> Probabilities:
 @dataclass(frozen=True)
 class ProbabilityHandlers:
     pool: Pool
+    entrance: Entrance = field(default_factory=Entrance)
 
-    async def press(self, showing: Showing, state: PanelState) -> AsyncIterator[Any]:
+    async def press(self, request: gr.Request, showing: Showing, state: PanelState) -> AsyncIterator[Any]:
         """Show the last answer's, or close what is shown. Inputs: the panel's Showing, its state. Outputs: the view."""
         turn = state.last
         if showing.is_open:
@@ -106,6 +108,11 @@ class ProbabilityHandlers:
                 return
             if not turn.token_ids:
                 yield probability_view.refusal(NOT_KNOWN)
+                return
+            try:
+                self.entrance.gate.count(self.entrance.visitor(request))
+            except EngineBusyError as error:
+                yield probability_view.refusal(str(error))
                 return
             yield probability_view.waiting()
             markup = await self._scored(showing, turn)

@@ -263,3 +263,15 @@ def test_it_may_be_used_from_several_loops_at_once() -> None:
         thread.join(20)
     assert sorted(order) == list(range(6))
     assert (gate.taken, gate.waiting) == (0, 0)
+
+
+async def test_what_takes_no_place_counts_among_the_prompts_of_a_minute() -> None:
+    gate = Gate(Limits(asks_per_minute=2, places=1))
+    gate.count(visitor())
+    gate.admit(visitor(), turn())
+    with pytest.raises(EngineBusyError, match="faster than 2 prompts a minute"):
+        gate.count(visitor())
+    gate.count(visitor(1))
+    assert gate.taken == 1
+    for _ in range(9):
+        Gate(OPEN).count(visitor())

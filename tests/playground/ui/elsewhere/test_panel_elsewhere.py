@@ -103,7 +103,7 @@ async def test_probabilities_are_those_that_the_server_told(scores: tuple[Scored
     await desk.send("hi")
     await desk.stream(0)
     own = ProbabilityHandlers(desk.pool)
-    views = [view async for view in own.press(Showing(), desk.states[0])]
+    views = [view async for view in own.press(desk.request, Showing(), desk.states[0])]
     assert words in read(views[-1]).text
     assert not desk.pool.scoring, "the server is not asked again"
 

@@ -14,6 +14,7 @@ from fakes import Script
 from markup import read
 
 from playground.errors import EngineError
+from playground.limits import OPEN, Limits
 from playground.types import GenerationRequest, LikelyToken, Message, ScoredPiece, TokenScore
 from playground.ui.lens import probability_view
 from playground.ui.lens.probabilities import NOT_KNOWN, NOT_YET, UNEXPECTED, ProbabilityHandlers, Showing
@@ -45,9 +46,9 @@ A = Script(pieces=("안", "<b>\n"), scores=PIECES)
 class Presser:
     """The first panel's button, as Gradio would hold it."""
 
-    def __init__(self, script: Script = A) -> None:
-        self.desk = Desk(a=script)
-        self.own = ProbabilityHandlers(self.desk.pool)  # type: ignore[arg-type]
+    def __init__(self, script: Script = A, limits: Limits = OPEN) -> None:
+        self.desk = Desk(limits, a=script)
+        self.own = ProbabilityHandlers(self.desk.pool, self.desk.entrance)  # type: ignore[arg-type]
         self.showing = Showing()
         self.view = ""
         self.can_press = False
@@ -60,7 +61,9 @@ class Presser:
         return self
 
     async def press(self) -> list[str]:
-        steps = [step async for step in self.own.press(self.showing, self.desk.states[0]) if step != SKIP]
+        steps = [
+            step async for step in self.own.press(self.desk.request, self.showing, self.desk.states[0]) if step != SKIP
+        ]
         self.view = steps[-1] if steps else self.view
         return steps
 
@@ -231,3 +234,12 @@ def test_what_a_stop_string_cut_off_is_named() -> None:
 )
 def test_percentages(probability: float, words: str) -> None:
     assert percent(probability) == words
+
+
+async def test_reading_them_counts_among_the_prompts_of_a_minute() -> None:
+    panel = await Presser(limits=Limits(asks_per_minute=2)).answered()
+    await panel.press()
+    assert await panel.press() == [""]
+    (refused,) = await panel.press()
+    assert "You are asking faster than 2 prompts a minute" in refused
+    assert sum(panel.desk.pool.scoring.values()) == 0
