@@ -78,15 +78,13 @@ def read_chunk(payload: Any) -> Told:
     )
 
 
-def said(error: Any) -> str:
-    """A server's error as a text, in whichever of the usual forms it came."""
+def said(error: Any, depth: int = 5) -> str:
+    """A server's error as a text, in whichever of the usual forms it came; of nests no deeper than those."""
     if isinstance(error, Mapping):
-        for key in ("message", "error", "detail", "msg"):
-            if error.get(key):
-                return said(error[key])
-        return ""
+        error = next((error[key] for key in ("message", "error", "detail", "msg") if error.get(key)), "")
+        return said(error, depth - 1) if depth else ""
     if isinstance(error, Sequence) and not isinstance(error, str):
-        return "; ".join(filter(None, map(said, error)))
+        return "; ".join(filter(None, (said(each, depth - 1) for each in error))) if depth else ""
     return str(error)
 
 
@@ -131,7 +129,7 @@ def _tokens(logprobs: Any, token_ids: Sequence[int]) -> tuple[ToldToken, ...]:
         return ()
     try:
         tokens = _of_chat(logprobs["content"]) if logprobs.get("content") else _of_completion(logprobs)
-    except (TypeError, KeyError, ValueError, AttributeError):
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
         return ()  # a convenience: an answer without it is still an answer
     if len(tokens) != len(token_ids):
         return tuple(ToldToken(*token) for token in tokens)

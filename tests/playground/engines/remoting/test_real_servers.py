@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 
@@ -14,18 +13,19 @@ from real_server import MODEL_NAME, RealServer, real_servers
 from remote_room import answer, broken_answer, catalog, engine_for, question, servers, text_of
 
 from model_registry.demo.corpus import load_language, pairs
-from model_registry.demo.standins import DEMO, STAND_INS
+from model_registry.demo.standins import STAND_INS
 from playground.engines.base import Engine
 from playground.engines.checkpoints.loader import load_engine
 from playground.engines.remoting.connection import Patience
 from playground.types import GenerationRequest
 
 PATIENT = Patience(connect_s=5, first_s=60, between_s=30, backoff_s=0.05)
-EXAMPLES = tomllib.loads((DEMO / "examples.toml").read_text(encoding="utf-8"))["example"]
-MODELS = {"demo-kullm3": "ko", "demo-krutrim": "hi"}
 QUESTIONS = {
-    model: [each["text"] for each in EXAMPLES if each["language"] == language][:2] for model, language in MODELS.items()
+    "demo-kullm3": ("안녕하세요", "AI가 뭐야?"),
+    "demo-krutrim": ("नमस्ते", "दीपावली क्या है?"),
 }
+"""Of the corpus that the stand-ins were taught."""
+MODELS = tuple(QUESTIONS)
 
 Servers = dict[str, RealServer]
 
@@ -102,9 +102,9 @@ async def test_what_a_server_lists_is_what_it_has_in_its_cache(real: Servers) ->
 async def test_killing_one_leaves_what_it_said_and_the_other_untouched(real: Servers) -> None:
     """The last test of this module, for one server is dead afterwards."""
     victim, other = real["demo-kullm3"], real["demo-krutrim"]
-    doomed = asked(victim, "demo-kullm3", longest("ko"))
+    doomed = asked(victim, "demo-kullm3", longest_in_korean())
     async with servers(PATIENT) as engines:
-        whole = asyncio.create_task(answer(engines, asked(other, "demo-krutrim", longest("hi"))))
+        whole = asyncio.create_task(answer(engines, asked(other, "demo-krutrim", QUESTIONS["demo-krutrim"][1])))
         said, error = await broken_answer(engines, doomed, after_first=victim.kill)
         assert said
         assert f"127.0.0.1:{victim.port} broke while it answered" in str(error)
@@ -114,7 +114,6 @@ async def test_killing_one_leaves_what_it_said_and_the_other_untouched(real: Ser
     assert "cannot be reached" in str(error)
 
 
-def longest(language: str) -> str:
+def longest_in_korean() -> str:
     """The question whose answer is the longest one."""
-    words = STAND_INS["kullm3" if language == "ko" else "krutrim"].words()
-    return max(pairs(load_language(language), words), key=lambda pair: len(pair[1]))[0]
+    return max(pairs(load_language("ko"), STAND_INS["kullm3"].words()), key=lambda pair: len(pair[1]))[0]
