@@ -20,7 +20,9 @@ from raw_page import PageMap, RawSession, until
 from serving import serving, serving_page
 
 from model_registry.registry import Registry
-from playground.limits import PUBLIC, Limits
+from playground.limits import MAX_PANELS, OPEN, PUBLIC, Limits
+from playground.ui.build import CLEAN_UP_S
+from playground.ui.event_kinds import MOST_QUEUED, most_events
 
 NARROW = Limits(prompt_characters=100, answer_tokens=64, turns=2, places=1, waiting=1, sessions=20)
 PASSWORD = "correct-horse-battery"
@@ -202,6 +204,23 @@ async def test_no_more_pages_are_kept_than_there_may_be(page: gr.Blocks, site: s
         for number in range(30):
             await RawSession(http, found, f"192.0.3.{number}").send("")
     assert len(page.app.state_holder.session_data) <= 20
+
+
+def test_gradios_own_queue_has_room_for_all_who_wait_in_ours(page: gr.Blocks) -> None:
+    """It tells nobody a place, and one event that waits there keeps those behind it."""
+    queued = [event for event in page.fns.values() if event.queue and event.fn]
+    answers = [event for event in queued if event.concurrency_limit is None]
+    assert len(answers) == 2 * MAX_PANELS + 1, "Send and Regenerate of each panel, and /generate"
+    others = {event.concurrency_id: event.concurrency_limit for event in queued if event not in answers}
+    assert all(isinstance(limit, int) for limit in others.values())
+    room = page._queue.max_thread_count - sum(others.values())  # type: ignore[arg-type]
+    assert room > MAX_PANELS * ((NARROW.places or 0) + (NARROW.waiting or 0))
+    assert page._queue.max_size == MOST_QUEUED
+    assert most_events(PUBLIC) > most_events(NARROW) > most_events(OPEN)
+
+
+def test_temporary_files_go(page: gr.Blocks) -> None:
+    assert page.delete_cache == CLEAN_UP_S
 
 
 def test_where_users_are_named_nobody_else_comes_in(caplog: pytest.LogCaptureFixture) -> None:
