@@ -81,6 +81,7 @@ def test_a_typed_key_is_in_the_servers_header_and_nowhere_else(
         panel.root.get_by_role("button", name="List models").click()
         expect(panel.root.locator(".key-line")).to_contain_text(f"Key is set for {server.host}")
         expect(key).to_have_value("")
+        expect(panel.root.get_by_label("Model there").last).to_have_value("kullm3")
         panel.root.locator(".use-server").click()
         expect(panel.root.locator(".block.place-notice")).to_contain_text("In use")
         playground.ask("नमस्ते")
