@@ -46,13 +46,17 @@ class Visit:
 
 
 async def come(url: str, visits: Sequence[Visit], first: int = 0, **fields: Any) -> None:
-    """All of them at once, each from an address of its own, counted from `first`; returns when the last has ended."""
+    """Each opens the page, from an address of its own, counted from `first`; then all press Send at once. Returns when
+    the last has ended."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, limits=limits) as http:
         page = await PageMap.read(http)
+        addresses = [f"10.1.{number // 256}.{number % 256}" for number in range(first, first + len(visits))]
+        sessions = [RawSession(http, page, address) for address in addresses]
+        for session in sessions:
+            await session.open()
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
-            for number, visit in enumerate(visits, first):
-                session = RawSession(http, page, f"10.1.{number // 256}.{number % 256}")
+            for session, visit in zip(sessions, visits, strict=True):
                 group.create_task(_follow(session, visit, fields))
 
 

@@ -30,6 +30,7 @@ class PageMap:
         self._events = config["dependencies"]
         send = self._with_id("send")
         self.ask = next(event for event in self._events if [send, "click"] in event["targets"])
+        self.load = next(event for event in self._events if event["backend_fn"] and "load" in _triggers(event))
         after = [event for event in self._events if event["trigger_after"] == self.ask["id"]]
         self.streams = [event for event in after if self._kinds(event["outputs"]) == ["state", "chatbot"]]
         stop = self._with_id("stop-all")
@@ -60,6 +61,10 @@ class PageMap:
 
     def _kinds(self, places: list[int]) -> list[str]:
         return [self._parts[place]["type"] for place in places]
+
+
+def _triggers(event: dict[str, Any]) -> list[str]:
+    return [trigger for _, trigger in event["targets"]]
 
 
 @dataclass
@@ -105,6 +110,10 @@ class RawSession:
         self._page = page
         self._headers = {"x-forwarded-for": address}
         self._begun = 0.0
+
+    async def open(self) -> None:
+        """What a browser asks for when it opens the page: for the server, the session begins here."""
+        await self._run(self._page.load)
 
     async def send(self, prompt: str, **fields: Any) -> bool:
         """Press Send; whether the prompt was taken. What the page says otherwise is `hint`."""

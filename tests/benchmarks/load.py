@@ -1,5 +1,5 @@
 """What a crowd costs: `python tests/benchmarks/load.py` runs the app as a Space of the cpu-basic profile would, and has
-50 visitors press Send at once, several times over.
+50 visitors open the page, then all press Send at once, several times over.
 
 Each has an address and a prompt of its own; some press Stop, some vanish while they wait or are answered. Printed: how
 long anybody was left without a word, how long they waited, whether everybody got the answer that the models give to
