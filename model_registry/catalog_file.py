@@ -1,7 +1,7 @@
 """One TOML file to one entry of the catalog; what is wrong with it becomes a sentence with file, key and line.
 
-Called by `model_registry.registry`; the profiles of Spaces are read and judged by the same rules. Paths in a file are relative to it; so is `template_file`, and ours stand in
-`chat_templates/`.
+Called by `model_registry.registry`; the profiles of Spaces are read and judged by the same rules. Paths in a file are
+relative to it; so is `template_file`, and ours stand in `chat_templates/`.
 """
 
 from __future__ import annotations

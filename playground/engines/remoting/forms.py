@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 USAGE, LOGPROBS, TOKEN_IDS = "stream_options", "logprobs", "return_token_ids"
-EXTRAS = frozenset((USAGE, LOGPROBS, TOKEN_IDS))
+OFF = {"top_k": -1, "repetition_penalty": 1.0}
+"""Not of the standard. What switches them off is said too, or servers take what the checkpoint's files say."""
+
+EXTRAS = frozenset((USAGE, LOGPROBS, TOKEN_IDS, *OFF))
 """What is asked for where a server has it, and done without where it has not."""
 
 REMEMBERED = 256
@@ -164,7 +167,7 @@ def _names(text: str, field: str) -> bool:
 
 
 def fields(sampling: SamplingParams, form: Form, max_tokens: int) -> dict[str, Any]:
-    """What the request says beside model and prompt; what switches something off is left out, if it is no standard."""
+    """What the request says beside model and prompt."""
     asked: dict[str, Any] = {
         "stream": True,
         "temperature": sampling.temperature,
@@ -174,10 +177,12 @@ def fields(sampling: SamplingParams, form: Form, max_tokens: int) -> dict[str, A
     }
     if sampling.stop:
         asked["stop"] = list(sampling.stop)
-    if sampling.top_k:
-        asked["top_k"] = sampling.top_k
-    if sampling.repetition_penalty != 1:
-        asked["repetition_penalty"] = sampling.repetition_penalty
+    switched_on = {"top_k": sampling.top_k > 0, "repetition_penalty": sampling.repetition_penalty != 1}
+    for field, off in OFF.items():
+        if switched_on[field]:
+            asked[field] = getattr(sampling, field)
+        elif field in form.extras:
+            asked[field] = off
     return asked | _extra_fields(form)
 
 

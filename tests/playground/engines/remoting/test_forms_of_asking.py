@@ -116,7 +116,9 @@ async def test_a_control_that_a_server_refuses_is_named(field: str, value: Any, 
         async with servers() as engines:
             with pytest.raises(SamplingError, match=todo):
                 await answer(engines, question(server, messages_only=messages_only, **{field: value}))
-    assert len(server.asked) == 1
+    asked = [each.body[field] for each in server.asked]
+    assert asked
+    assert asked == [list(value) if field == "stop" else value] * len(asked)
 
 
 async def test_one_servers_habits_are_not_anothers_and_no_models_of_the_same() -> None:
@@ -194,3 +196,15 @@ def test_what_a_refusal_is_about() -> None:
     ]
     for form, status, words, expected in cases:
         assert after(form, RefusedError(status, words)) == expected, words
+
+
+async def test_what_is_switched_off_is_said_until_the_server_minds() -> None:
+    with fake_server(takes("token_ids", (422, ""), "top_k")) as server:
+        async with servers() as engines:
+            for _ in range(2):
+                await answer(engines, question(server))
+    first, second, third = server.bodies()
+    assert (first["top_k"], first["repetition_penalty"]) == (-1, 1.0)
+    for body in (second, third):
+        assert "top_k" not in body
+        assert body["repetition_penalty"] == 1.0
