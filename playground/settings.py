@@ -59,6 +59,11 @@ class Settings:
     users: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     zero_gpu: Literal["on", "rehearse", "off"] = "off"
 
+    @property
+    def for_strangers(self) -> bool:
+        """Whether visitors are held to limits: then they choose among what the operator put there, and load nothing."""
+        return self.limits != OPEN
+
     @classmethod
     def read(cls, arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
         """From `sys.argv` and `os.environ` unless others are given. A bad value ends the process with a sentence."""

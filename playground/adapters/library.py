@@ -56,6 +56,7 @@ class AdapterLibrary:
     store: for adapters of the Hub.
     layers: the layers of a model.
     typed_folders: whether any folder of this machine may be named, and not only those listed.
+    typed_hub: whether any adapter of the Hub may be named, each of which takes room on this machine's disk.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class AdapterLibrary:
         layers: FindLayers,
         *,
         typed_folders: bool,
+        typed_hub: bool = True,
     ) -> None:
         self._registry = registry
         self._shelves = Shelves(folders)
         self._store = store
         self._layers = layers
         self._typed_folders = typed_folders
+        self._typed_hub = typed_hub
         self._known: OrderedDict[tuple[str, str, str], _Known] = OrderedDict()
         self._lock = Lock()
 
@@ -114,6 +117,7 @@ class AdapterLibrary:
     def _source(self, text: str) -> _Source:
         match parse_name(text):
             case HubName() as place:
+                self._require_hub(place)
                 return _Source(place.id, place.id, place)
             case FolderName() as written:
                 folder = self._permitted(written)
@@ -138,6 +142,13 @@ class AdapterLibrary:
             f"The folder {shown(written.path)} cannot be used here: others may open this page, so it has only the "
             "folders that app.py was started with. Start it with --adapters and this folder."
         )
+
+    def _require_hub(self, place: HubName) -> None:
+        if not self._typed_hub:
+            raise AdapterError(
+                f"{shown(place.id)} cannot be used here: this page is for strangers, so it has only the adapters that "
+                "it was started with. Add it to the catalog, or start the page without limits."
+            )
 
     def _inspect(self, spec: ModelSpec, source: _Source, revision: str) -> _Known:
         if isinstance(source.place, HubName):

@@ -8,7 +8,7 @@ names a server goes there, and takes no place. Its verbs may be used from any th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from functools import partial
@@ -23,7 +23,7 @@ from playground.engines.pooling.reading import Adapters, Reading
 from playground.engines.pooling.resident import Resident
 from playground.engines.pooling.roster import Launch, Roster
 from playground.engines.process import start_engine
-from playground.errors import EngineError
+from playground.errors import EngineError, PlacementError
 from playground.placement.plan import Device, PlanOptions
 from playground.placement.site import Site
 from playground.types import (
@@ -39,6 +39,8 @@ from playground.types import (
 if TYPE_CHECKING:
     from playground.prompting.encoder import PromptEncoder
 
+NOT_OFFERED = "not offered on this page"
+
 
 class EnginePool:
     """
@@ -49,6 +51,7 @@ class EnginePool:
         start: how an engine is made.
         adapters: which may be used; none where it is left out.
         elsewhere: which servers may be asked; those of the registry where it is left out.
+        offered: ids of the models that may be loaded here; all of the registry where it is left out.
     """
 
     def __init__(
@@ -59,10 +62,12 @@ class EnginePool:
         start: Launch = start_engine,
         adapters: Adapters | None = None,
         elsewhere: Elsewhere | None = None,
+        offered: Collection[str] | None = None,
     ) -> None:
         self.registry = registry
         self.elsewhere = elsewhere or Elsewhere(registry)
         self._devices = devices
+        self._offered = offered
         site = Site(devices, options)
         self._roster = Roster(site, start)
         self._prospects = Prospects(site)
@@ -72,9 +77,9 @@ class EnginePool:
         """What a menu says of the model; asks no network. Raises UnknownModelError."""
         spec = self.registry.get(model_id)
         resident, failure = self._roster.find(spec.id)
-        if resident is None:
-            return self._prospects.status(spec, failure)
-        return status_of_resident(resident)
+        if resident is None and not self._offers(spec):
+            return ModelStatus(spec.id, "not_here", NOT_OFFERED)
+        return self._prospects.status(spec, failure) if resident is None else status_of_resident(resident)
 
     def memory(self) -> tuple[DeviceReport, ...]:
         """Every device with what the engines that are there take of it."""
@@ -87,9 +92,11 @@ class EnginePool:
         Where they do not fit together, each that fits is loaded; what fails is logged and told by `status`.
 
         Raises:
-            UnknownModelError, EngineClosedError.
+            UnknownModelError, EngineClosedError; PlacementError where this page does not offer one of them.
         """
         specs = [self.registry.get(model_id) for model_id in model_ids]
+        for spec in specs:
+            self._require_offered(spec)
         self._roster.begin([*{spec.id: spec for spec in specs}.values()])
 
     def expect(self, requests: Sequence[GenerationRequest]) -> None:
@@ -140,6 +147,7 @@ class EnginePool:
                 async for chunk in said:
                     yield chunk
             return
+        self._require_offered(spec)
         resident = await self._enter(spec, request.adapter)
         try:
             for one in resident.in_use:
@@ -183,6 +191,13 @@ class EnginePool:
         """Stop every engine and load, and give the memory back; whoever is being answered or waits is told."""
         self._reading.close()
         await asyncio.gather(_all(self._roster.close()), self.elsewhere.close())
+
+    def _offers(self, spec: ModelSpec) -> bool:
+        return self._offered is None or spec.id in self._offered
+
+    def _require_offered(self, spec: ModelSpec) -> None:
+        if not self._offers(spec):
+            raise PlacementError(f"{spec.name} is not offered on this page: choose another model.")
 
     async def _enter(self, spec: ModelSpec, use: AdapterUse | None) -> Resident:
         if use is None:

@@ -6,7 +6,7 @@ whose process shall import no torch where it can do without. Knows no page.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -50,8 +50,16 @@ def _in_processes(settings: Settings, registry: Registry) -> tuple[Pool, tuple[s
     options = PlanOptions(settings.contexts, settings.quantise, settings.offload, quantisation_available())
     check_quantisation(options, devices)
     adapters = _library(settings, registry, lambda spec: in_child(find_layers, spec))
-    pool = EnginePool(registry, devices, options, adapters=adapters, elsewhere=_elsewhere(settings, registry))
-    return pool, settings.models or default_models(registry, devices, options)
+    models = settings.models or default_models(registry, devices, options)
+    pool = EnginePool(
+        registry,
+        devices,
+        options,
+        adapters=adapters,
+        elsewhere=_elsewhere(settings, registry),
+        offered=_offered(settings, registry, models) if settings.for_strangers else None,
+    )
+    return pool, models
 
 
 def _in_grants(settings: Settings, decorate: Decorate, registry: Registry) -> tuple[Pool, tuple[str, ...]]:
@@ -73,13 +81,28 @@ def _in_grants(settings: Settings, decorate: Decorate, registry: Registry) -> tu
     return zero_gpu_pool(registry, models, device, options, decorate, adapters, elsewhere), models
 
 
+def _offered(settings: Settings, registry: Registry, models: Sequence[str]) -> frozenset[str]:
+    """The models that strangers may have loaded: those of the first panels, and those of the operator's own files."""
+    from model_registry.catalog_file import read_catalog_file
+
+    own = {read_catalog_file(path).id for path in settings.catalogs}
+    return frozenset({registry.get(model).id for model in models} | {spec.id for spec in registry if spec.id in own})
+
+
 def _library(settings: Settings, registry: Registry, layers: FindLayers) -> AdapterLibrary:
     from playground.adapters.fetch import AdapterStore
     from playground.adapters.known_layers import KnownLayers
     from playground.adapters.library import AdapterLibrary
 
     store = AdapterStore(settings.adapter_store)
-    return AdapterLibrary(registry, settings.adapters, store, KnownLayers(layers), typed_folders=settings.typed_folders)
+    return AdapterLibrary(
+        registry,
+        settings.adapters,
+        store,
+        KnownLayers(layers),
+        typed_folders=settings.typed_folders,
+        typed_hub=not settings.for_strangers,
+    )
 
 
 def _elsewhere(settings: Settings, registry: Registry) -> Elsewhere:

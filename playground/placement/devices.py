@@ -8,6 +8,7 @@ from __future__ import annotations
 import psutil
 import torch
 
+from playground.placement.containers import container_memory
 from playground.placement.plan import Device
 
 
@@ -28,4 +29,5 @@ def _cuda(index: int) -> Device:
 
 def _cpu() -> Device:
     memory = psutil.virtual_memory()
-    return Device("cpu", "cpu", total_bytes=memory.total, free_bytes=memory.available)
+    total, free = container_memory(memory.total, memory.available)
+    return Device("cpu", "cpu", total_bytes=total, free_bytes=free)

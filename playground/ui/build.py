@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
 from playground.admission.gate import Gate
-from playground.limits import MAX_PANELS, OPEN
+from playground.limits import MAX_PANELS
 from playground.placement.planner import needed_bytes
 from playground.settings import Settings
 from playground.ui import view
@@ -108,7 +108,7 @@ def build(registry: Registry, pool: Pool, models: Sequence[str], settings: Setti
         wire_templates(templates, panels)
         wire_side_by_side(SideBySideHandlers(registry, pool, settings.limits), side_by_side, panels, bar, shown)
         wire_adapters(adapters, panels, bar, shown)
-        wire_devices(devices, DeviceHandlers(registry, pool, may_act=settings.limits == OPEN), handlers, panels)
+        wire_devices(devices, DeviceHandlers(registry, pool, may_act=not settings.for_strangers), handlers, panels)
         wire_places(PlaceHandlers(pool), adapters, handlers, lens, panels, bar, controls)
         wire_about(AboutHandlers(registry), panels)
         wire_api(registry, pool, settings.edit_templates, entrance)

@@ -227,9 +227,12 @@ def human_count(number: int) -> str:
 
 
 def menu_choices(registry: Iterable[ModelSpec], pool: Pool) -> Choices:
-    """(label, id) of every model: its name, and how far it is from answering."""
+    """(label, id) of every model that can answer at all: its name, and how far it is from answering."""
+    found = [(spec, pool.status(spec.id), bool(pool.elsewhere.servers_of(spec.id))) for spec in registry]
     return [
-        (menu_label(spec, pool.status(spec.id), bool(pool.elsewhere.servers_of(spec.id))), spec.id) for spec in registry
+        (menu_label(spec, status, has_server), spec.id)
+        for spec, status, has_server in found
+        if status.state != "not_here" or has_server or pool.elsewhere.may_be_named
     ]
 
 

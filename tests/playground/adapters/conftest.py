@@ -108,8 +108,8 @@ def formal(registry: Registry, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(registry: Registry, layers: KnownLayers, tmp_path: Path) -> Make:
-    def make(*folders: Path, hub: str = NOWHERE, typed_folders: bool = True) -> AdapterLibrary:
+    def make(*folders: Path, hub: str = NOWHERE, typed_folders: bool = True, typed_hub: bool = True) -> AdapterLibrary:
         store = AdapterStore(tmp_path / "store", hub)
-        return AdapterLibrary(registry, folders, store, layers, typed_folders=typed_folders)
+        return AdapterLibrary(registry, folders, store, layers, typed_folders=typed_folders, typed_hub=typed_hub)
 
     return make

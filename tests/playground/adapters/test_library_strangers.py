@@ -70,3 +70,11 @@ def test_warnings_come_with_the_adapter(make: Make, krutrim_spec: ModelSpec, for
     pickle, other = checked.facts.warnings
     assert "'adapter_model.bin'. They are never read." in pickle
     assert "was trained on 'somebody/elses'" in other
+
+
+def test_strangers_name_no_adapter_of_the_hub(make: Make, krutrim_spec: ModelSpec, formal: Path) -> None:
+    with LocalHub({"org/adapter": formal}) as hub:
+        library = make(hub=hub.url, typed_hub=False)
+        assert "only the adapters that it was started with" in refusal(library, krutrim_spec, "org/adapter")
+        assert hub.requests == []
+    assert library.check(krutrim_spec, "krutrim-formal").id == "krutrim-formal"
