@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from typing import Any
 
-import httpx2
-import huggingface_hub.errors
 import pytest
 from fake_server import CUT, STALL, Answer, Asked, Reply, Stream, chunk, fake_server, in_turn, refuses, says, streams
 from pydantic import SecretStr
 from remote_room import HASTY, KEY, answer, broken_answer, question, servers, text_of
 
-from playground.engines.remoting.connection import LINE_LIMIT, GarbageError, RefusedError
-from playground.engines.remoting.sentences import (
-    QUOTED,
-    Site,
-    StalledError,
-    UnfinishedError,
-    sentence,
-)
-from playground.engines.remoting.told import ServerSaidError
+from playground.engines.remoting.connection import LINE_LIMIT
 from playground.errors import (
     ContextFullError,
     EngineBusyError,
     EngineError,
-    LoadError,
-    PlaygroundError,
     SamplingError,
 )
 
@@ -247,86 +234,3 @@ async def test_a_list_of_models_without_end_is_not_read() -> None:
         async with servers() as engines:
             with pytest.raises(EngineError, match="more at a time"):
                 await asyncio.wait_for(engines.models(server.url, SecretStr("")), 8)
-
-
-SITE = Site("http://host.example:8000/v1", "m", SecretStr(KEY))
-
-
-def subclasses(kind: type[Exception]) -> set[type[Exception]]:
-    return {kind}.union(*(subclasses(each) for each in kind.__subclasses__()))
-
-
-def made(kind: type[Exception]) -> Exception:
-    """An error of this class, however it is made."""
-    response = httpx2.Response(500, request=httpx2.Request("POST", SITE.url), text=KEY)
-    if issubclass(kind, huggingface_hub.errors.HfHubHTTPError):
-        return kind(KEY, response=response)
-    if kind is httpx2.HTTPStatusError:
-        return httpx2.HTTPStatusError(KEY, request=response.request, response=response)
-    for arguments in ((KEY,), (), (1, KEY)):
-        try:
-            return kind(*arguments)
-        except TypeError:
-            continue
-    raise AssertionError(kind)
-
-
-NETWORK = (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, httpx2.CookieConflict)
-FOREIGN = {
-    *(each for root in NETWORK for each in subclasses(root)),
-    huggingface_hub.errors.OfflineModeIsEnabled,
-    huggingface_hub.errors.HFValidationError,
-    json.JSONDecodeError,
-    ConnectionResetError,
-    BrokenPipeError,
-    TimeoutError,
-    OSError,
-}
-
-
-@pytest.mark.parametrize("kind", sorted(FOREIGN, key=str), ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("begun", [False, True])
-def test_no_foreign_error_is_unmapped(kind: type[Exception], begun: bool, caplog: pytest.LogCaptureFixture) -> None:
-    error = json.JSONDecodeError("no", KEY, 0) if kind is json.JSONDecodeError else made(kind)
-    ours = sentence(error, SITE, begun=begun)
-    assert isinstance(ours, PlaygroundError)
-    assert "host.example:8000" in str(ours)
-    assert KEY not in str(ours)
-    assert not caplog.records, "it has a sentence of its own"
-
-
-@pytest.mark.parametrize(
-    "error",
-    [RefusedError(400, KEY), GarbageError("nothing"), StalledError(3), UnfinishedError(), ServerSaidError(KEY)],
-    ids=lambda error: type(error).__name__,
-)
-def test_none_of_our_own_is_unmapped(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    ours = sentence(error, SITE)
-    assert "host.example:8000" in str(ours)
-    assert KEY not in str(ours)
-    assert not caplog.records
-
-
-def test_what_nobody_foresaw_is_told_and_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
-    ours = sentence(RuntimeError(KEY), SITE)
-    assert "RuntimeError" in str(ours)
-    assert KEY not in str(ours) + caplog.text
-    assert "RuntimeError" in caplog.text
-
-
-def test_the_hubs_own_time_out_is_that_of_the_network() -> None:
-    error = huggingface_hub.errors.InferenceTimeoutError("Inference call timed out")
-    error.__cause__ = httpx2.ConnectTimeout("")
-    assert sentence(error, SITE).args == sentence(httpx2.ConnectTimeout(""), SITE).args
-
-
-def test_our_own_errors_pass_as_they_are() -> None:
-    error = LoadError("The tokenizer is not there.")
-    assert sentence(error, SITE) is error
-
-
-def test_a_servers_words_are_few_and_in_one_line() -> None:
-    ours = str(sentence(RefusedError(400, "word\n\x1b[31m " * 200), SITE))
-    assert "\n" not in ours
-    assert "\x1b" not in ours
-    assert len(ours) < QUOTED + 150
