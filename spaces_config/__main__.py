@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 from playground.errors import DownloadError, PlaygroundError, SpaceError
 from spaces_config.build import build, built_files, listing
 from spaces_config.check import check
-from spaces_config.deploy import found_secrets, look, outlook, upload
+from spaces_config.deploy import found_secrets, look, outlook, require_name, settings, upload
 from spaces_config.hardware import flavours
 from spaces_config.pins import resolve, unpinned
 from spaces_config.profile import find_profile, our_profiles
@@ -61,6 +61,8 @@ def _check(asked: argparse.Namespace) -> int:
 def _deploy(asked: argparse.Namespace, api: HfApi) -> int:
     if asked.repo is None and not asked.dry_run:
         raise SpaceError("Say which Space it is to be, --repo owner/name, or --dry-run to upload nothing.")
+    if asked.repo is not None:
+        require_name(asked.repo)
     space = _space(asked) if asked.offline else _pinned(_space(asked), asked.dry_run, api)
     with tempfile.TemporaryDirectory() as temporary:
         folder: Path = asked.out or Path(temporary)
@@ -69,6 +71,7 @@ def _deploy(asked: argparse.Namespace, api: HfApi) -> int:
         if _told(space, check(space, folder)):
             return 1
         if asked.dry_run:
+            print(settings(space, found_secrets(space)))
             where = f" The folder is {folder}." if asked.out else ""
             print(f"Nothing was uploaded.{where}")
             return 0 if asked.offline or space.is_pinned else 1

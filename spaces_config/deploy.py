@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceHardware
+from huggingface_hub.utils import validate_repo_id
 from pydantic import SecretStr
 
+from playground.errors import SpaceError
 from playground.hub_errors import upload_errors
 from playground.settings import read_secret
 from spaces_config.build import BuiltFile
@@ -32,6 +34,14 @@ class Target:
     there: tuple[str, ...] | None = None
 
 
+def require_name(repo: str) -> None:
+    """Raises SpaceError where no Space can have this name, or where its owner is not said."""
+    with upload_errors(repo):
+        validate_repo_id(repo)
+    if "/" not in repo:
+        raise SpaceError(f"{repo!r} does not say whose Space it is to be: write owner/name.")
+
+
 def look(api: HfApi, repo: str, private: bool) -> Target:
     """What is at this name. Raises SpaceError."""
     with upload_errors(repo):
@@ -48,14 +58,18 @@ def found_secrets(space: Space, environment: Mapping[str, str] | None = None) ->
 
 def outlook(space: Space, files: Sequence[BuiltFile], target: Target, secrets: Mapping[str, SecretStr]) -> str:
     """What `upload` will do, for the person who is asked."""
-    price = "" if space.hardware.free else ", which the Hub charges for while it runs"
     gone = deleted(files, target)
+    lost = [f"deleted there, for it is not among these files: {', '.join(gone)}"] if gone else []
+    return "\n".join([f"{target.repo}: {_state(target)}", settings(space, secrets), *lost])
+
+
+def settings(space: Space, secrets: Mapping[str, SecretStr]) -> str:
+    """What of it can be said without asking the Hub: hardware, variables, and secrets by their names."""
+    price = "" if space.hardware.free else ", which the Hub charges for while it runs"
     lines = [
-        f"{target.repo}: {_state(target)}",
         f"hardware: {space.profile.hardware} ({space.hardware}){price}",
         *(f"variable {item.name}: {item.value}" for item in space.variables),
         *(f"secret {secret.name}: {_secret_state(secret.name in secrets)}. {secret.about}" for secret in space.secrets),
-        *([f"deleted there, for it is not among these files: {', '.join(gone)}"] if gone else []),
     ]
     return "\n".join(lines)
 

@@ -151,6 +151,38 @@ def test_a_dry_run_writes_the_folder_and_stops(
     assert hub.done == []
 
 
+def test_a_dry_run_tells_the_settings_without_asking_the_hub(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KRUTRIM_KEY", "sk-very-secret")
+    monkeypatch.delenv("PLAYGROUND_USERS", raising=False)
+    servers = [
+        server_file(tmp_path, "krutrim-1-instruct", key='"KRUTRIM_KEY"'),
+        server_file(tmp_path, "kullm3", key='"KULLM3_KEY"'),
+    ]
+    given = [word for path in servers for word in ("--server", str(path))]
+    with UploadHub() as gone:
+        pass
+    assert deploy(gone, "--profile", "remote", "--repo", "me/front", "--dry-run", "--offline", *given) == 0
+    told = capsys.readouterr()
+    assert "hardware: cpu-basic (" in told.out
+    assert "variable PLAYGROUND_OPTIONS: --models krutrim-1-instruct,kullm3" in told.out
+    assert "secret KRUTRIM_KEY: set from the environment." in told.out
+    assert "secret KULLM3_KEY: not in the environment; set it in the Space's settings." in told.out
+    assert "secret PLAYGROUND_USERS: not in the environment" in told.out
+    assert "very-secret" not in told.out + told.err
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "", "me/", "/demo", "me/a demo", "me/a..b", f"me/{'x' * 97}"])
+def test_what_cannot_be_the_name_of_a_space_is_told_before_anything_is_built(
+    hub: UploadHub, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--profile", "cpu-basic", "--repo", name, "--dry-run", "--out", str(tmp_path / "out")]
+    assert deploy(hub, *arguments) == 2
+    assert f"{name!r} cannot be the name of a Space: write owner/name." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_the_hub_a_dry_run_says_that_nothing_is_pinned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,6 +250,7 @@ def test_a_hub_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> 
         (["--profile", "cpu-basic"], "Say which Space it is to be"),
         (["--profile", "none", "--dry-run"], "There is no profile 'none'"),
         (["--profile", "cpu-basic", "--repo", "a/b/c", "--yes"], "'a/b/c' cannot be the name of a Space"),
+        (["--profile", "cpu-basic", "--repo", "demo", "--dry-run"], "'demo' does not say whose Space it is to be"),
         (["--profile", "cpu-basic", "--dry-run", "--server", "none.toml"], "none.toml cannot be read"),
     ],
 )
