@@ -10,13 +10,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeGuard
 
 from playground.engines.remoting.connection import GarbageError
 from playground.types import FinishReason
 
 LIKELIEST = 5
 UNKNOWN_ID = -1
+
+MOST_TOKENS = 10**9
+HIGHEST_ID = 2**31 - 1
+"""Numbers beyond these are no count of tokens and no id: JSON's have no end, those of who reads them have."""
 
 LENGTH = ("length", "max_tokens")
 GIVEN_UP = ("abort", "error", "cancelled")
@@ -114,14 +118,19 @@ def _finish_reason(reason: Any) -> FinishReason | None:
 def _usage(usage: Any) -> tuple[int, int] | None:
     if not isinstance(usage, Mapping):
         return None
-    counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return (counts[0], counts[1]) if isinstance(counts[0], int) and isinstance(counts[1], int) else None
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return (prompt, completion) if _is_number(prompt, MOST_TOKENS) and _is_number(completion, MOST_TOKENS) else None
 
 
 def _ids(ids: Any) -> tuple[int, ...]:
-    if not isinstance(ids, list) or not all(isinstance(each, int) and each >= 0 for each in ids):
+    if not isinstance(ids, list) or not all(_is_number(each, HIGHEST_ID) for each in ids):
         return ()
     return tuple(ids)
+
+
+def _is_number(value: Any, most: int) -> TypeGuard[int]:
+    """Whether it is a whole number from 0; JSON's true is none."""
+    return type(value) is int and 0 <= value <= most
 
 
 def _tokens(logprobs: Any, token_ids: Sequence[int]) -> tuple[ToldToken, ...]:

@@ -52,6 +52,20 @@ def test_numbers_and_nests_without_bounds() -> None:
         nest = nest.pop()
 
 
+@pytest.mark.parametrize("odd", [-1, 10**9 + 1, 10**400, True, 1.0, "7", None])
+def test_a_cost_that_is_no_count_of_tokens_is_none(odd: Any) -> None:
+    for prompt, completion in ((odd, 1), (1, odd)):
+        payload = {"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": completion}}
+        assert read_chunk(payload).usage is None
+    assert read_chunk({"usage": {"prompt_tokens": 0, "completion_tokens": 10**9}}).usage == (0, 10**9)
+
+
+@pytest.mark.parametrize("odd", [-1, 2**31, 10**400, True, 1.0, "7", None])
+def test_ids_of_which_one_is_none_are_left_out(odd: Any) -> None:
+    assert read_chunk({"choices": [{"text": "a", "token_ids": [5, odd]}]}).token_ids == ()
+    assert read_chunk({"choices": [{"text": "a", "token_ids": [0, 2**31 - 1]}]}).token_ids == (0, 2**31 - 1)
+
+
 @given(
     st.text(alphabet=st.sampled_from("aக ிக्षक्ष각👩‍🇰🇷\u0301\ufffd"), max_size=30),
     st.lists(st.integers(0, 60), max_size=8),
