@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -50,7 +50,7 @@ class Reply:
 class Stream:
     """A stream of events: a mapping is one event, text or bytes go out as they are, an Event is waited for."""
 
-    steps: Sequence[Step]
+    steps: Iterable[Step]
     content_type: str = "text/event-stream"
 
 

@@ -25,8 +25,9 @@ from playground.engines.remoting.connection import (
     plain_key,
     ready,
 )
+from playground.engines.remoting.course import Course
 from playground.engines.remoting.forms import Form, Learnt, TextForm, after, fields, messages
-from playground.engines.remoting.sentences import TOO_BUSY, StalledError, UnfinishedError, cause
+from playground.engines.remoting.sentences import TOO_BUSY, StalledError, cause
 from playground.engines.remoting.told import Told, read_chunk
 from playground.errors import PromptError
 from playground.types import EndpointUse, GenerationRequest, SentAs
@@ -131,27 +132,24 @@ def _pause(error: Exception, tries: int, patience: Patience) -> float | None:
 async def _attempt(question: Question, form: Form, patience: Patience) -> AsyncGenerator[Told, None]:
     """One request, and its answer with an end; what the server says without meaning is left out."""
     deadline = asyncio.get_running_loop().time() + patience.first_s
-    said = over = False
+    course = Course(question.max_tokens)
     async with aclosing(_chunks(question, form, patience)) as chunks:
-        while True:
+        while not course.is_full:
             try:
-                wait = patience.last_s if over else patience.between_s
-                limit = asyncio.timeout(wait) if said else asyncio.timeout_at(deadline)
+                wait = patience.last_s if course.is_over else patience.between_s
+                limit = asyncio.timeout(wait) if course.has_begun else asyncio.timeout_at(deadline)
                 async with limit:
                     told = await anext(chunks)
             except StopAsyncIteration:
                 break
             except Exception as error:
-                if over:
+                if course.is_over:
                     break  # why the answer is over is known: what follows was only its cost
                 if limit.expired():
-                    raise StalledError(wait if said else patience.first_s) from None
+                    raise StalledError(wait if course.has_begun else patience.first_s) from None
                 raise error
-            said = said or told.says_something
-            over = over or told.finish_reason is not None
-            yield told
-    if not over:
-        raise UnfinishedError
+            yield course.read(told)
+    course.require_end()
 
 
 def _chunks(question: Question, form: Form, patience: Patience) -> AsyncGenerator[Told, None]:

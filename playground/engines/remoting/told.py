@@ -17,6 +17,8 @@ from playground.types import FinishReason
 
 LIKELIEST = 5
 UNKNOWN_ID = -1
+SPELLED = 256
+"""Characters of a token's spelling that are kept."""
 
 MOST_TOKENS = 10**9
 HIGHEST_ID = 2**31 - 1
@@ -55,6 +57,11 @@ class Told:
     def says_something(self) -> bool:
         """Whether a token came, or the end."""
         return bool(self.text or self.tokens or self.token_ids or self.finish_reason)
+
+    @property
+    def size(self) -> int:
+        """What keeping it takes, in characters; at least one, so that nothing may be told for ever either."""
+        return max(1, len(self.text), len(self.tokens), len(self.token_ids))
 
 
 def read_chunk(payload: Any) -> Told:
@@ -150,7 +157,7 @@ _Scored = tuple[str, float, tuple[tuple[str, float], ...]]
 
 def _of_chat(content: Sequence[Mapping[str, Any]]) -> list[_Scored]:
     return [
-        (str(each["token"]), _probability(each["logprob"]), _best((top["token"], top["logprob"]) for top in tops))
+        (_spelled(each["token"]), _probability(each["logprob"]), _best((top["token"], top["logprob"]) for top in tops))
         for each in content
         for tops in [each.get("top_logprobs") or ()]
     ]
@@ -160,14 +167,18 @@ def _of_completion(logprobs: Mapping[str, Any]) -> list[_Scored]:
     tokens, own = logprobs["tokens"], logprobs["token_logprobs"]
     tops = logprobs.get("top_logprobs") or [None] * len(tokens)
     return [
-        (str(token), _probability(logprob), _best((top or {}).items()))
+        (_spelled(token), _probability(logprob), _best((top or {}).items()))
         for token, logprob, top in zip(tokens, own, tops, strict=True)
     ]
 
 
 def _best(tops: Any) -> tuple[tuple[str, float], ...]:
-    found = [(str(token), _probability(logprob)) for token, logprob in tops]
+    found = [(_spelled(token), _probability(logprob)) for token, logprob in tops]
     return tuple(sorted(found, key=lambda each: -each[1])[:LIKELIEST])
+
+
+def _spelled(token: Any) -> str:
+    return str(token)[:SPELLED]
 
 
 def _probability(logprob: Any) -> float:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Any
 
 import pytest
-from fake_server import STALL, FakeServer, fake_server, says, streams
+from fake_server import STALL, Answer, Asked, FakeServer, Stream, chunk, fake_server, says, streams
 from remote_room import answer, engine_for, question, real_encoder, servers, text_of
 
+from playground.engines.remoting.course import LETTERS_A_TOKEN, LETTERS_MORE
 from playground.engines.remoting.relay import AHEAD, Relay
 from playground.errors import AdapterError, EngineClosedError, EngineError
 from playground.types import GenerationChunk, GenerationRequest
@@ -162,6 +165,39 @@ async def test_two_answers_at_a_time_do_not_wait_for_each_other(messages_only: b
             async with aclosing(engine_for(engines, request).stream(request)) as chunks:
                 await anext(chunks)
                 assert text_of(await answer(engines, question(fast, messages_only=messages_only))) == "빨리"
+
+
+def endless(step: Callable[[Asked], Any]) -> Answer:
+    return lambda asked: Stream(step(asked) for _ in itertools.count())
+
+
+ENDLESS = {
+    "words": lambda asked: chunk(asked, "word "),
+    "tokens": lambda asked: chunk(asked, "", token_ids=[5] * 40),
+    "nothing": lambda asked: chunk(asked, ""),
+    "words behind the end": lambda asked: chunk(asked, "word ", "length"),
+}
+
+
+@both
+@pytest.mark.parametrize("what", ENDLESS)
+async def test_a_server_that_never_ends_its_answer_is_left_with_what_it_said(messages_only: bool, what: str) -> None:
+    with fake_server(endless(ENDLESS[what])) as server:
+        async with servers() as engines:
+            request = question(server, messages_only=messages_only, max_new_tokens=5)
+            chunks = await asyncio.wait_for(answer(engines, request), 30)
+        assert await gone(server)
+    assert chunks[-1].finish_reason == "length"
+    assert len(text_of(chunks)) <= 5 * LETTERS_A_TOKEN + LETTERS_MORE + len("word ")
+    assert sum(len(each.token_ids) for each in chunks) <= 5 * LETTERS_A_TOKEN + LETTERS_MORE + 40
+
+
+@both
+async def test_an_answer_of_long_tokens_is_let_be(messages_only: bool) -> None:
+    with fake_server(says(*["=" * LETTERS_A_TOKEN] * 5)) as server:
+        async with servers() as engines:
+            chunks = await answer(engines, question(server, messages_only=messages_only, max_new_tokens=5))
+    assert (len(text_of(chunks)), chunks[-1].finish_reason) == (5 * LETTERS_A_TOKEN, "stop")
 
 
 async def test_what_a_server_cannot_do_is_said() -> None:

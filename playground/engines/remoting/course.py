@@ -1,0 +1,52 @@
+"""How far a server's answer has come: whether it has begun, whether it is over, and when it is more than was asked for.
+
+Knows neither connection nor clock. One for each request that a server takes; called by `asking`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from playground.engines.remoting.sentences import UnfinishedError
+from playground.engines.remoting.told import Told
+
+LETTERS_A_TOKEN = 64
+LETTERS_MORE = 1_000
+"""An answer of more characters is none of so many tokens: the server does not keep to `max_tokens`, or never ends."""
+
+
+class Course:
+    """
+    Args:
+        max_tokens: what the answer may have; it may have as many characters as so many tokens could hold.
+
+    has_begun: whether a token came. is_over: whether the reason why the answer ended did.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self.has_begun = False
+        self.is_over = False
+        self._room = max_tokens * LETTERS_A_TOKEN + LETTERS_MORE
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more shall be read."""
+        return self._room < 0
+
+    def read(self, told: Told) -> Told:
+        """What the server told; with an end where it told too much, for nobody knows when it would end by itself."""
+        self._room -= told.size
+        if self.is_full and not self.is_over:
+            told = replace(told, finish_reason="length")
+        self.has_begun = self.has_begun or told.says_something
+        self.is_over = self.is_over or told.finish_reason is not None
+        return told
+
+    def require_end(self) -> None:
+        """Nothing more will come.
+
+        Raises:
+            UnfinishedError: it has no reason why it ended.
+        """
+        if not self.is_over:
+            raise UnfinishedError
