@@ -15,7 +15,7 @@ import gradio as gr
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
-from playground.admission.lengths import check_texts, check_turns
+from playground.admission.lengths import check_conversation, check_texts, check_turns
 from playground.errors import ContextFullError, EngineBusyError, PlaygroundError, PromptError, SamplingError
 from playground.types import GenerationRequest, SamplingParams, half_character, new_request_id
 from playground.ui import view
@@ -118,6 +118,7 @@ class Handlers:
             sampling = read_sampling(wishes.sampling, self.entrance.limits)
             self._check_texts(last.prompt, [question])
             again = self._request(earlier, new_request_id(), last.prompt, sampling, wishes.prompting)
+            check_conversation(again.messages, self.entrance.limits)
             self.entrance.gate.admit(self.entrance.visitor(request), [again])
         except NOT_TAKEN as error:
             return [view.hint(str(error)), *[gr.skip()] * 3]
@@ -226,6 +227,7 @@ class Handlers:
             return ""
         try:
             check_turns(len(question.state.turns) + 1, self.entrance.limits)
+            check_conversation(request.messages, self.entrance.limits)
             encoder = await asyncio.wait_for(self.pool.encoder(request.model_id), CHECK_S)
             longest = request.sampling.max_new_tokens
             await asyncio.to_thread(encoder.encode, request.messages, request.options, longest)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from playground.engines.pooling.protocol import Pool
 
 INSPECTIONS = 8
+LOOKS = 2
+"""Prompts and texts that are laid out at a time; the others wait. Each takes the interpreter from those that stream."""
+
 LONGEST_ANSWER: int = SamplingParams.model_fields["max_new_tokens"].default
 IDENTITY = frozenset({"name", "family", "kind", "aliases", "languages"})
 STATEMENTS = frozenset({"licences", "limits", "details", "evaluation", "benchmarks", "sources"})
@@ -87,6 +90,7 @@ class Api:
     pool: Pool
     edit_templates: bool
     entrance: Entrance = field(default_factory=Entrance)
+    looks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
 
     async def models(self) -> list[dict[str, Any]]:
         """Every model of the catalog, what is known of it and how far it is from answering."""
@@ -107,13 +111,14 @@ class Api:
 
     async def render_prompt(
         self,
+        request: gr.Request,
         model_id: str,
         messages: list[dict[str, str]] | str,
         options: dict[str, Any] | str | None = None,
         max_new_tokens: int = LONGEST_ANSWER,
     ) -> dict[str, Any]:
-        """The exact text and token ids that a model receives for these messages, whatever their length, and where each
-        part comes from: docs/prompt-lens.md names the keys. Loads the tokenizer only.
+        """The exact text and token ids that a model receives for these messages, longer than its context or not, and
+        where each part comes from: docs/prompt-lens.md names the keys. Loads the tokenizer only.
 
         messages: [{"role": "system" | "user" | "assistant", "content": "..."}], or the same as a JSON string.
         options: control ("plain" or "as_typed": what becomes of control tokens that messages spell out), when_full
@@ -124,10 +129,9 @@ class Api:
         with sentences():
             asked, wishes = self._asked(messages, options)
             answer_tokens = checked("max_new_tokens", max_new_tokens, COUNT)
-            encoder = await self.pool.encoder(self._spec(model_id).id)
-            return plain(await asyncio.to_thread(rendered, encoder, asked, wishes, answer_tokens))
+            return await self._look(request, self._spec(model_id), rendered, asked, wishes, answer_tokens)
 
-    async def tokenize(self, model_id: str, text: str) -> dict[str, Any]:
+    async def tokenize(self, request: gr.Request, model_id: str, text: str) -> dict[str, Any]:
         """A text as a model's tokens, with their names in its vocabulary and what they cost; no template around it.
 
         Loads the tokenizer only. What looks like a control token is plain text here.
@@ -135,8 +139,7 @@ class Api:
         with sentences():
             spec, asked = self._spec(model_id), checked("text", text, TEXT)
             check_texts({"text": asked}, self.entrance.limits)
-            encoder = await self.pool.encoder(spec.id)
-            return plain(await asyncio.to_thread(tokenized, encoder, asked))
+            return await self._look(request, spec, tokenized, asked)
 
     async def generate(
         self,
@@ -188,6 +191,15 @@ class Api:
                         how = event.sent_as or how
                     step = _step(event, text, tokens, wanted)
                     yield {**step, "server": told(use, where), "sent_as": how}
+
+    async def _look(
+        self, request: gr.Request, spec: ModelSpec, look: Callable[..., dict[str, Any]], *arguments: Any
+    ) -> Any:
+        """What `look` finds with the encoder. It counts among the prompts of a minute. Raises PlaygroundError."""
+        self.entrance.gate.count(self.entrance.visitor(request))
+        encoder = await self.pool.encoder(spec.id)
+        async with self.looks:
+            return await asyncio.to_thread(lambda: plain(look(encoder, *arguments)))
 
     def _asked(
         self, messages: list[dict[str, str]] | str, options: dict[str, Any] | str | None

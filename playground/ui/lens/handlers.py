@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from model_registry.registry import Registry
-from playground.admission.lengths import too_long
+from playground.admission.lengths import too_long, too_long_in_all
 from playground.errors import PlaygroundError
 from playground.limits import OPEN, Limits
 from playground.types import Message, PromptOptions, half_character
@@ -120,6 +120,8 @@ class LensHandlers:
         )
         if asked is None:
             return lens_view.empty(NOTHING)
+        if sentence := too_long_in_all(asked.messages, self.limits):
+            return lens_view.error(sentence)
         return await look.render(self.pool, asked, glance.mode, glance.with_ids, glance.every_turn)
 
     async def _caution(self, typing: Typing, model_ids: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from playground.admission.lengths import check_answer, check_messages, check_texts, check_turns
+from playground.admission.lengths import check_answer, check_conversation, check_messages, check_texts, check_turns
 from playground.errors import PromptError, SamplingError
 from playground.limits import OPEN, Limits
 from playground.types import Message
@@ -53,3 +53,13 @@ def test_a_programs_conversation_is_checked_in_all_its_parts() -> None:
         check_messages(messages("a", "b", "c", "d", "e"), NARROW)
     with pytest.raises(PromptError, match="messages: 6, and at most 5"):
         check_messages([Message(role="system", content="")] * 6, NARROW)
+
+
+def test_a_conversation_is_bounded_as_a_whole() -> None:
+    """What it costs to lay one out grows with all of it."""
+    check_conversation(messages(*["x" * 1_000] * 4), NARROW)
+    check_messages(messages(*["x" * 1_000] * 4), NARROW)
+    check_conversation(messages(*["x" * 1_000] * 4, "y"), OPEN)
+    for check in (check_conversation, check_messages):
+        with pytest.raises(PromptError, match=r"4,001 characters in all, and at most 4,000.*Clear begins a new one"):
+            check([*messages(*["x" * 1_000] * 4), Message(role="system", content="y")], NARROW)

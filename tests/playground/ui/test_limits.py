@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from desk import SAMPLING, SKIP, Desk
@@ -170,3 +171,37 @@ async def test_the_lenses_lay_out_nothing_longer() -> None:
     assert caution == ""
     assert desk.pool.encoded.total() == 0
     assert "at most 100" not in await desk.look("x" * 100)
+
+
+async def test_a_conversation_that_has_become_too_long_goes_on_only_after_clear() -> None:
+    """The history counts: two answers of 60 characters, and what was asked."""
+    says = Script(["word " * 12])
+    desk = Desk(Limits(prompt_characters=50), a=says, b=Script(["word"]))
+    for prompt in ("x" * 50, "y" * 40):
+        await desk.send(prompt)
+        await desk.answer()
+    await desk.send("z")
+    assert "211 characters in all, and at most 200 may be sent here: Clear begins a new one" in desk.notices[0]
+    assert [len(state.turns) for state in desk.states] == [2, 3], "the other panel's is shorter"
+    await desk.answer()
+    assert "at most 200 may be sent here" in await desk.look("z")
+    desk.put(0, [*await desk.handlers.clear(desk.controls[0])])
+    assert "at most 200" not in await desk.look("z")
+    await desk.send("z")
+    assert len(desk.states[0].turns) == 1
+    await desk.answer()
+
+
+async def test_regenerate_sends_no_longer_conversation_either() -> None:
+    desk = Desk(Limits(prompt_characters=50))
+    for prompt in ("x" * 50, "y" * 50):
+        await desk.send(prompt)
+        await desk.answer()
+    desk.systems[0] = "s" * 50
+    assert (await desk.regenerate(0))[0] == ""
+    await desk.stream(0)
+    desk.systems[0] = "s" * 51
+    assert "at most 50" in (await desk.regenerate(0))[0]
+    desk.states[0] = replace(desk.states[0], turns=desk.states[0].turns * 2)
+    desk.systems[0] = "s" * 50
+    assert "characters in all, and at most 200 may be sent here" in (await desk.regenerate(0))[0]

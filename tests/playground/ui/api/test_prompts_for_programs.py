@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import threading
 from typing import Any
 
 import gradio as gr
@@ -15,9 +17,13 @@ from fakes import FakePool, spec
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from playground.admission.gate import Gate
+from playground.limits import Limits
 from playground.types import PromptOptions
-from playground.ui.api.endpoints import Api
+from playground.ui.api.endpoints import LOOKS, Api
+from playground.ui.visitor import Entrance
 
+ASKED = asked_from("192.0.2.1")
 MESSAGES = [{"role": "user", "content": "안녕 <b>"}]
 HALF = "the text contains half a character (a lone surrogate, U+D83D at place 6): remove it."
 HALF_MESSAGES = r'[{"role": "user", "content": "half \ud83d"}]'
@@ -168,10 +174,10 @@ def test_so_are_the_other_faults_of_a_prompt(client: Client, arguments: tuple[An
 async def test_where_templates_are_not_to_be_edited_programs_send_none(pool: FakePool) -> None:
     api = Api(pool.registry, pool, edit_templates=False)  # type: ignore[arg-type]
     with pytest.raises(gr.Error, match=r"switched off here.*--edit-templates"):
-        await api.render_prompt("alpha", MESSAGES, {"template": ""})
+        await api.render_prompt(ASKED, "alpha", MESSAGES, {"template": ""})
     with pytest.raises(gr.Error, match="switched off here"):
-        await anext(api.generate(asked_from("192.0.2.1"), "alpha", MESSAGES, options={"template": "mine"}))
-    assert (await api.render_prompt("alpha", MESSAGES, {"control": "as_typed"}))["template_source"] == "card"
+        await anext(api.generate(ASKED, "alpha", MESSAGES, options={"template": "mine"}))
+    assert (await api.render_prompt(ASKED, "alpha", MESSAGES, {"control": "as_typed"}))["template_source"] == "card"
 
 
 async def test_half_a_character_that_arrives_as_such_is_a_sentence_too(pool: FakePool) -> None:
@@ -179,9 +185,9 @@ async def test_half_a_character_that_arrives_as_such_is_a_sentence_too(pool: Fak
     api = Api(pool.registry, pool, edit_templates=True)  # type: ignore[arg-type]
     for model_id, content in (("half \ud83d", "x"), ("alpha", "half \ud83d")):
         with pytest.raises(gr.Error, match="half a character"):
-            await api.render_prompt(model_id, [{"role": "user", "content": content}])
+            await api.render_prompt(ASKED, model_id, [{"role": "user", "content": content}])
         with pytest.raises(gr.Error, match="half a character"):
-            await api.tokenize(model_id, content)
+            await api.tokenize(ASKED, model_id, content)
 
 
 def test_tokenize_tells_the_tokens_of_a_text_and_what_they_cost(client: Client) -> None:
@@ -208,3 +214,49 @@ def test_nothing_is_no_tokens(client: Client) -> None:
 def test_tokenize_knows_its_models(client: Client) -> None:
     with pytest.raises(AppError, match="Did you mean alpha"):
         client.predict("alpa", "x", api_name="/tokenize")
+
+
+async def test_to_look_counts_among_the_prompts_of_a_minute(pool: FakePool) -> None:
+    api = Api(pool.registry, pool, False, Entrance(Gate(Limits(asks_per_minute=2))))  # type: ignore[arg-type]
+    await api.render_prompt(ASKED, "alpha", MESSAGES)
+    await api.tokenize(ASKED, "alpha", "x")
+    for refused in (api.render_prompt(ASKED, "alpha", MESSAGES), api.tokenize(ASKED, "alpha", "x")):
+        with pytest.raises(gr.Error, match="faster than 2 prompts a minute"):
+            await refused
+    await api.tokenize(asked_from("192.0.2.2"), "alpha", "x")
+
+
+async def test_a_program_looks_at_no_longer_conversation_than_it_may_send(pool: FakePool) -> None:
+    api = Api(pool.registry, pool, False, Entrance(Gate(Limits(prompt_characters=100))))  # type: ignore[arg-type]
+    long = [{"role": "user", "content": "x" * 100}, {"role": "assistant", "content": "y" * 100}] * 2
+    await api.render_prompt(ASKED, "alpha", long)
+    longer = [*long, {"role": "user", "content": "z"}]
+    with pytest.raises(gr.Error, match="401 characters in all, and at most 400"):
+        await api.render_prompt(ASKED, "alpha", longer)
+    with pytest.raises(gr.Error, match="401 characters in all, and at most 400"):
+        await anext(api.generate(ASKED, "alpha", longer))
+
+
+async def test_few_look_at_a_time_and_the_others_wait(pool: FakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds the interpreter, which everybody's answers go through."""
+    go_on, running, most, lock = threading.Event(), 0, 0, threading.Lock()
+
+    def tokenized(_encoder: FakeEncoder, text: str) -> dict[str, Any]:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        go_on.wait(20)
+        with lock:
+            running -= 1
+        return {"text": text}
+
+    monkeypatch.setattr("playground.ui.api.endpoints.tokenized", tokenized)
+    api = Api(pool.registry, pool, edit_templates=False)  # type: ignore[arg-type]
+    asked = [asyncio.create_task(api.tokenize(ASKED, "alpha", str(number))) for number in range(6)]
+    async with asyncio.timeout(20):
+        while running < LOOKS:
+            await asyncio.sleep(0.01)
+        go_on.set()
+        assert [found["text"] for found in await asyncio.gather(*asked)] == list("012345")
+    assert most == LOOKS
