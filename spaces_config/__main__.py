@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from playground.errors import DownloadError, PlaygroundError, SpaceError
-from spaces_config.build import build, built_files, listing
+from spaces_config.build import build, built_files, listing, unsaved
 from spaces_config.check import check
 from spaces_config.deploy import found_secrets, look, outlook, require_name, settings, upload
 from spaces_config.hardware import flavours
@@ -111,6 +111,8 @@ def _pinned(space: Space, dry_run: bool, api: HfApi) -> Space:
 def _told(space: Space, problems: Sequence[str]) -> int:
     for problem in problems:
         print(f"- {problem}", file=sys.stderr)
+    for remark in unsaved():
+        print(f"- {remark}")
     print("This would not work as a Space." if problems else f"The profile {space.profile.id} passes its check.")
     if not space.is_pinned:
         print(NOT_PINNED)

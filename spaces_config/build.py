@@ -33,6 +33,8 @@ BINARY = (".safetensors",)
 and a plain `git push` of such a file is refused."""
 
 LARGEST = 5
+NAMED = 5
+"""How many files a sentence names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,35 @@ def built_files(out: Path) -> tuple[BuiltFile, ...]:
 
 def app_files() -> list[str]:
     """What the app needs while it runs, from the checkout. Raises SpaceError."""
-    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--", *NEEDED]
+    return [path for path in _git("ls-files", "-z") if (ROOT / path).is_file()]
+
+
+def unsaved() -> list[str]:
+    """Where the checkout differs from what was committed, a sentence each: what becomes of it. Raises SpaceError."""
+    names = ("--name-only", "--relative", "--no-renames", "-z")
+    changed = {*_git("diff", *names), *_git("diff", "--cached", *names)}
+    gone = {path for path in changed if not (ROOT / path).is_file()}
+    kinds = (
+        ("git does not know these, and they are left out", _git("ls-files", "--others", "--exclude-standard", "-z")),
+        ("These were changed since the last commit, and are taken as they are", changed - gone),
+        ("These are gone since the last commit, and are left out", gone),
+    )
+    return [f"{what}: {_some(sorted(paths))}." for what, paths in kinds if paths]
+
+
+def _git(*command: str) -> list[str]:
+    """The paths that a command of git tells, of those that the app needs. Raises SpaceError."""
+    line = ["git", "--no-optional-locks", "-C", str(ROOT), *command, "--", *NEEDED]
     try:
-        listed = subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout.split("\0")
+        told = subprocess.run(line, capture_output=True, check=True, encoding="utf-8").stdout.split("\0")
     except (OSError, subprocess.CalledProcessError) as error:
         raise SpaceError(f"A Space is built from the files that git knows, and git says nothing of {ROOT}.") from error
-    needed = [path for path in listed if path and not any(fnmatch.fnmatch(path, kind) for kind in NOT_NEEDED)]
-    return [path for path in needed if (ROOT / path).is_file()]
+    return [path for path in told if path and not any(fnmatch.fnmatch(path, kind) for kind in NOT_NEEDED)]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def clear(out: Path) -> None:

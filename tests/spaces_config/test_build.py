@@ -12,7 +12,8 @@ from a_space import a_space, built, server_file
 from model_registry.catalog_file import read_catalog_file
 from model_registry.registry import CATALOG
 from playground.errors import CatalogError, SpaceError
-from spaces_config.build import NOT_NEEDED, app_files, build, built_files, listing
+from spaces_config.__main__ import main
+from spaces_config.build import NOT_NEEDED, app_files, build, built_files, listing, unsaved
 from spaces_config.pins import Pin, pinned
 from spaces_config.profile import our_profiles
 from spaces_config.space import ROOT, Space, load_registry
@@ -151,3 +152,46 @@ def test_the_listing_names_every_file_with_its_size_and_the_sum(tmp_path: Path) 
     assert largest[0].endswith("model_registry/demo/kullm3/model.safetensors (into the storage for large files)")
     assert largest[4].endswith("model_registry/demo/krutrim/tokenizer.json")
     assert max(file.bytes for file in files) < 10_000_000
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone of the last commit, which Spaces are built from now."""
+    clone = tmp_path / "checkout"
+    subprocess.run(["git", "clone", "-q", "--shared", str(ROOT), str(clone)], check=True)
+    monkeypatch.setattr("spaces_config.build.ROOT", clone)
+    return clone
+
+
+def test_where_all_is_committed_there_is_nothing_to_say(checkout: Path) -> None:
+    (checkout / "thesis.tex").write_text("not needed")
+    (checkout / "docs" / "thesis.md").write_text("not needed")
+    (checkout / "CHANGELOG.md").write_text("not needed")
+    (checkout / "playground" / "__pycache__").mkdir()
+    (checkout / "playground" / "__pycache__" / "old.pyc").write_text("ignored")
+    assert unsaved() == []
+
+
+def test_what_git_does_not_know_or_knows_otherwise_is_told(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (checkout / "playground" / "new.py").write_text("new = 1")
+    (checkout / "playground" / "staged.py").write_text("staged = 1")
+    subprocess.run(["git", "-C", str(checkout), "add", "playground/staged.py"], check=True)
+    (checkout / "LICENSE").write_text("mine")
+    (checkout / "playground" / "errors.py").unlink()
+    out = checkout.parent / "out"
+    assert main(["deploy", "--profile", "cpu-basic", "--dry-run", "--offline", "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "- git does not know these, and they are left out: playground/new.py.\n" in told
+    changed = "LICENSE, playground/staged.py"
+    assert f"- These were changed since the last commit, and are taken as they are: {changed}.\n" in told
+    assert "- These are gone since the last commit, and are left out: playground/errors.py.\n" in told
+    assert (out / "LICENSE").read_text() == "mine"
+    assert (out / "playground" / "staged.py").is_file()
+    assert not (out / "playground" / "new.py").exists()
+
+
+def test_of_many_files_some_are_named(checkout: Path) -> None:
+    for number in range(8):
+        (checkout / "playground" / f"a{number}.py").write_text("")
+    named = ", ".join(f"playground/a{number}.py" for number in range(5))
+    assert unsaved() == [f"git does not know these, and they are left out: {named} and 3 more."]

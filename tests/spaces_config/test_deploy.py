@@ -263,7 +263,7 @@ def test_wrong_questions_are_told(
 
 def test_check_builds_and_throws_away(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--profile", "cpu-basic"]) == 0
-    assert capsys.readouterr().out == "The profile cpu-basic passes its check.\n"
+    assert capsys.readouterr().out.endswith("The profile cpu-basic passes its check.\n")
     assert main(["check", "--profile", "remote"]) == 1
     assert "No server answers for kullm3" in capsys.readouterr().err
 
