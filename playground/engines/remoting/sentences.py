@@ -57,6 +57,18 @@ class UnfinishedError(Exception):
     """The answer ended without a reason."""
 
 
+class OnlyThoughtError(Exception):
+    """The answer is over before it began: what came were thoughts."""
+
+
+ENDINGS = {
+    UnfinishedError: "ended its answer without saying why: it may be cut short. Try again.",
+    OnlyThoughtError: (
+        "only thought and came to no answer: ask for a longer answer, or switch the model's thinking off there."
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """What errors are about: where the server is, what it calls the model, and the key that no sentence may hold."""
@@ -97,8 +109,8 @@ def sentence(error: Exception, site: Site, *, begun: bool = False) -> Playground
             f"{site.host} has not {missing} for {error.seconds:g} seconds, so it was given up: it may be overloaded. "
             "Try again."
         )
-    if isinstance(error, UnfinishedError):
-        return EngineError(f"{site.host} ended its answer without saying why: it may be cut short. Try again.")
+    if ending := ENDINGS.get(type(error)):
+        return EngineError(f"{site.host} {ending}")
     return _connection(error, site, begun) or _garbage(error, site) or _unforeseen(error, site)
 
 

@@ -39,7 +39,7 @@ class Telling:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a token came."""
+        """Whether a token came, be it one of its thoughts."""
         return self._first_at is not None
 
     def read(self, told: Accepted | Told | None) -> Iterator[GenerationChunk]:
@@ -63,7 +63,7 @@ class Telling:
             yield self._chunk(delta)
 
     def _read(self, told: Told) -> Iterator[GenerationChunk]:
-        if told.text or told.tokens or told.token_ids:
+        if told.text or told.thought or told.tokens or told.token_ids:
             self._last_at = told.at
             self._first_at = told.at if self._first_at is None else self._first_at
         self._reason = told.finish_reason or self._reason

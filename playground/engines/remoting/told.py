@@ -25,6 +25,7 @@ HIGHEST_ID = 2**31 - 1
 """Numbers beyond these are no count of tokens and no id: JSON's have no end, those of who reads them have."""
 
 LENGTH = ("length", "max_tokens")
+THOUGHTS = ("reasoning_content", "reasoning")
 GIVEN_UP = ("abort", "error", "cancelled")
 
 
@@ -44,9 +45,13 @@ class ToldToken:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """usage: tokens of the prompt and of the answer so far. at: when it came, in seconds of `perf_counter`."""
+    """
+    thought: what a model thinks before it answers, which is no part of the answer.
+    usage: tokens of the prompt and of the answer so far. at: when it came, in seconds of `perf_counter`.
+    """
 
     text: str = ""
+    thought: str = ""
     finish_reason: FinishReason | None = None
     usage: tuple[int, int] | None = None
     tokens: tuple[ToldToken, ...] = ()
@@ -56,12 +61,12 @@ class Told:
     @property
     def says_something(self) -> bool:
         """Whether a token came, or the end."""
-        return bool(self.text or self.tokens or self.token_ids or self.finish_reason)
+        return bool(self.text or self.thought or self.tokens or self.token_ids or self.finish_reason)
 
     @property
     def size(self) -> int:
         """What keeping it takes, in characters; at least one, so that nothing may be told for ever either."""
-        return max(1, len(self.text), len(self.tokens), len(self.token_ids))
+        return max(1, len(self.text) + len(self.thought), len(self.tokens), len(self.token_ids))
 
 
 def read_chunk(payload: Any) -> Told:
@@ -79,12 +84,14 @@ def read_chunk(payload: Any) -> Told:
     choice = choices[0] if isinstance(choices, Sequence) and not isinstance(choices, str) and choices else {}
     if not isinstance(choice, Mapping):
         raise GarbageError("a chunk without an answer in it")
-    token_ids = _ids(choice.get("token_ids"))
+    text, thought = _text(choice), _thought(choice)
+    token_ids = _ids(choice.get("token_ids")) if text or not thought else ()
     return Told(
-        text=_text(choice),
+        text=text,
+        thought=thought,
         finish_reason=_finish_reason(choice.get("finish_reason")),
         usage=_usage(payload.get("usage")),
-        tokens=_tokens(choice.get("logprobs"), token_ids),
+        tokens=_tokens(choice.get("logprobs"), token_ids) if text or not thought else (),
         token_ids=token_ids,
     )
 
@@ -111,6 +118,11 @@ def _text(choice: Mapping[str, Any]) -> str:
     if not isinstance(text, str):
         raise GarbageError("a chunk whose answer is no text")
     return text
+
+
+def _thought(choice: Mapping[str, Any]) -> str:
+    holder = choice.get("delta") or choice
+    return next((holder[name] for name in THOUGHTS if holder.get(name) and isinstance(holder[name], str)), "")
 
 
 def _finish_reason(reason: Any) -> FinishReason | None:

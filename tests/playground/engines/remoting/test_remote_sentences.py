@@ -13,6 +13,7 @@ from remote_room import KEY
 from playground.engines.remoting.connection import GarbageError, RefusedError
 from playground.engines.remoting.sentences import (
     QUOTED,
+    OnlyThoughtError,
     Site,
     StalledError,
     UnfinishedError,
@@ -74,7 +75,14 @@ def test_no_foreign_error_is_unmapped(kind: type[Exception], begun: bool, caplog
 
 @pytest.mark.parametrize(
     "error",
-    [RefusedError(400, KEY), GarbageError("nothing"), StalledError(3), UnfinishedError(), ServerSaidError(KEY)],
+    [
+        RefusedError(400, KEY),
+        GarbageError("nothing"),
+        StalledError(3),
+        UnfinishedError(),
+        OnlyThoughtError(),
+        ServerSaidError(KEY),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_none_of_our_own_is_unmapped(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
