@@ -1,7 +1,7 @@
 """What is sent to the server beside its events, and what a browser may do with the page: as little as it needs.
 
 An ASGI layer around Gradio's own routes, some of which the page has no use for: they write what anybody sends to the
-disk. Knows no component. Put in place by `build`'s launch arguments.
+disk, or answer without end. Knows no component. Put in place by `build`'s launch arguments.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MAX_BODY_BYTES = 1_000_000
 """The longest event: every text of four panels at its limit, several times over."""
 
-UNUSED = ("upload", "deep_link", "process_recording", "stream", "run-history", "proxy=")
-"""Routes of Gradio's for components that the page does not have, by how they begin."""
+UNUSED = (
+    *("upload", "deep_link", "process_recording", "stream", "component_server", "run-history", "proxy="),
+    *("dev/", "vibe-", "undo-vibe-"),
+)
+"""Routes of Gradio's by how they begin: for components that the page does not have, and for whoever writes a page."""
 
 CONTENT = {
     "default-src": "'self'",
@@ -52,7 +55,7 @@ class Shield:
 
 def _refusal(scope: Scope) -> PlainTextResponse | None:
     if _is_unused(scope["path"]):
-        return PlainTextResponse("This page takes no files.", 403)
+        return PlainTextResponse("This page has no use for that.", 403)
     sizes = [value for name, value in scope["headers"] if name == b"content-length"]
     if not sizes and any(name == b"transfer-encoding" for name, _ in scope["headers"]):
         return PlainTextResponse("Say how long the request is: Content-Length.", 411)
