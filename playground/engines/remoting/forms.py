@@ -132,6 +132,13 @@ def after(form: Form, refusal: RefusedError) -> Form | None:
         return replace(form, way="text")
     if form.way == "text" and _names(text, "add_special_tokens"):
         return replace(form, way="messages")
+    return _plainer(form)
+
+
+def _plainer(form: Form) -> Form | None:
+    """For a refusal without a reason: without what tells us more, then without what holds the sampling as it is set."""
+    if form.extras - OFF.keys():
+        return replace(form, extras=form.extras & OFF.keys())
     return replace(form, extras=frozenset()) if form.extras else None
 
 

@@ -13,7 +13,7 @@ from scripts_of_the_world import byte_level_tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from playground.engines.remoting.connection import RefusedError
-from playground.engines.remoting.forms import EXTRAS, Form, TextForm, after, text_form
+from playground.engines.remoting.forms import EXTRAS, OFF, Form, TextForm, after, text_form
 from playground.errors import EngineError, SamplingError
 from playground.types import GenerationChunk, Message, PromptOptions
 
@@ -91,13 +91,19 @@ async def test_extras_that_a_server_does_not_know_are_done_without_and_remembere
         assert not set(extras) & set(server.asked[-1].body)
 
 
-async def test_a_refusal_without_a_reason_may_be_of_the_extras() -> None:
+@pytest.mark.parametrize(("minds", "left", "tries"), [("logprobs", OFF, 2), ("top_k", {}, 3)])
+async def test_a_refusal_without_a_reason_may_be_of_the_extras(minds: str, left: dict[str, Any], tries: int) -> None:
+    """First without what only tells more: what is switched off is said as long as it may be."""
+
     def strict(asked: Asked) -> Reply | Stream:
-        return Reply(400, "bad request") if "logprobs" in asked.body else says("a")(asked)
+        return Reply(400, "bad request") if minds in asked.body else says("a")(asked)
 
     with fake_server(strict) as server:
         await twice(server)
-    assert len(server.asked) == 3
+    assert len(server.asked) == tries + 1
+    last = server.bodies()[-1]
+    assert not {"logprobs", "return_token_ids", "stream_options"} & set(last)
+    assert {field: last[field] for field in OFF if field in last} == left
 
 
 @pytest.mark.parametrize(
