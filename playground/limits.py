@@ -17,7 +17,8 @@ class Limits:
     prompt_characters: of one message, one system prompt, one template.
     answer_tokens: the longest answer that may be asked for.
     turns: prompts in one panel's conversation.
-    running_per_session, running_per_address: prompts that are answered or wait at a time, with all their panels.
+    running_per_session, running_per_address: prompts that are answered or wait at a time, with all their panels. Of
+        several places one address never has more than half, whatever is said here.
     asks_per_minute: prompts, and readings of token probabilities, from one address.
     places: prompts that are answered at a time, of all visitors.
     waiting: prompts that may wait for a place.
@@ -43,7 +44,7 @@ PUBLIC = Limits(
     answer_tokens=1_024,
     turns=50,
     running_per_session=2,
-    running_per_address=8,
+    running_per_address=3,
     asks_per_minute=30,
     places=8,
     waiting=200,

@@ -1,7 +1,8 @@
 """The one gate that every prompt goes through: refuses what is too much, lets the others wait for their place.
 
-What is counted is the turn: all panels, asked at once. Its verbs may be used from any thread and event loop. Knows
-neither engines nor gradio; asked by the page and the API.
+What is counted is the turn: all panels, asked at once. It is announced first, which counts for its visitor, and lines
+up when its first stream comes: that is the order of the line. Its verbs may be used from any thread and event loop.
+Knows neither engines nor gradio; asked by the page and the API.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ import time
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from playground.admission.frequency import Frequency
 from playground.admission.line import Line
 from playground.admission.visitor import Visitor
 from playground.errors import EngineBusyError
 from playground.limits import OPEN, Limits
-from playground.types import GenerationRequest, StreamEvent, Waiting
+from playground.types import GenerationChunk, GenerationRequest, StreamEvent, Waiting
 
-ANNOUNCED_S = 15.0
-"""Seconds that a turn waits for its streams: a browser that went away between prompt and answer sends none."""
+ANNOUNCED_S = 5.0
+"""Seconds that streams may take to come: a browser that went away between prompt and answer sends none."""
 
 TELL_S = 1.0
 """Seconds between two words to whoever waits; their place itself they get at once."""
@@ -33,13 +34,15 @@ Events = Callable[[GenerationRequest], AsyncGenerator[StreamEvent, None]]
 
 @dataclass
 class _Turn:
-    """`to_come`: streams that were announced and are not there yet; `running`: those that are."""
+    """`to_come`: streams that were announced and are not there yet; `running`: those that are. `placed`: done once it
+    has its place, None until it lines up. `is_answered`: in one panel at least, to the end."""
 
     session: str
     origin: Hashable
-    placed: Future[None]
     to_come: int
     running: int = 0
+    placed: Future[None] | None = None
+    is_answered: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -47,10 +50,11 @@ class _Turn:
 
 
 class Gate:
-    """`limits` of lengths are not its business, but those of numbers and times."""
+    """`limits` of lengths are not its business, but those of numbers and times. Of several places no address may have
+    more than half."""
 
     def __init__(self, limits: Limits = OPEN, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limits = limits
+        self.limits = limits = _shared(limits)
         self._clock = clock
         self._line = Line(limits.places, clock)
         self._asked = Frequency(limits.asks_per_minute, clock)
@@ -84,7 +88,9 @@ class Gate:
             raise EngineBusyError(sentence)
 
     def admit(self, visitor: Visitor, requests: Sequence[GenerationRequest]) -> None:
-        """Take a turn: these requests, all of one turn, will be streamed now. None are no turn.
+        """Announce a turn: these requests, all of one turn, will be streamed now. None are no turn.
+
+        It takes no place, and none in line, before the first of them comes; but there will be room for it.
 
         Raises:
             EngineBusyError: what `refusal` says.
@@ -95,7 +101,7 @@ class Gate:
             if sentence := self._refusal(visitor):
                 raise EngineBusyError(sentence)
             self._asked.count(visitor.origin)
-            self._enter(visitor, requests[0].turn_id, len(requests))
+            self._announce(visitor, requests[0].turn_id, len(requests))
 
     def count(self, visitor: Visitor) -> None:
         """Something that costs an engine work, but takes no place: it counts among the prompts of a minute.
@@ -116,28 +122,29 @@ class Gate:
         The turn keeps its place until the last of its streams has ended. Closing this gives it up, in the line too.
 
         Raises:
-            EngineBusyError: the turn was not admitted, or too long ago, and the line is full by now.
+            EngineBusyError: the turn was not admitted, or has ended without this stream, and may not come now.
         """
         return events(request) if self._is_open else self._stream(visitor, request, events)
 
     async def _stream(
         self, visitor: Visitor, request: GenerationRequest, events: Events
     ) -> AsyncGenerator[StreamEvent, None]:
-        turn = self._join(visitor, request.turn_id)
+        turn, placed = self._join(visitor, request.turn_id)
         try:
-            async with aclosing(self._line_up(request.turn_id, turn)) as waiting:
+            async with aclosing(self._line_up(request.turn_id, placed)) as waiting:
                 async for told in waiting:
                     yield told
             async with aclosing(events(request)) as answer:
                 async for event in answer:
+                    turn.is_answered |= isinstance(event, GenerationChunk) and event.finish_reason is not None
                     yield event
         finally:
             self._part(request.turn_id, turn)
 
-    async def _line_up(self, turn_id: str, turn: _Turn) -> AsyncGenerator[Waiting, None]:
-        if turn.placed.done():
+    async def _line_up(self, turn_id: str, future: Future[None]) -> AsyncGenerator[Waiting, None]:
+        if future.done():
             return
-        placed = asyncio.wrap_future(turn.placed)
+        placed = asyncio.wrap_future(future)
         try:
             while waiting := self._tell(turn_id):
                 yield waiting
@@ -148,10 +155,10 @@ class Gate:
 
     def _refusal(self, visitor: Visitor) -> str:
         self._let_go()
-        limits = self.limits
-        origin = visitor.origin
-        if sentence := self._too_fast(origin):
-            return sentence
+        return self._too_fast(visitor.origin) or self._too_many(visitor)
+
+    def _too_many(self, visitor: Visitor) -> str:
+        limits, origin = self.limits, visitor.origin
         if visitor.session and self._is_reached(
             limits.running_per_session, lambda turn: turn.session == visitor.session
         ):
@@ -174,26 +181,30 @@ class Gate:
         return limit is not None and sum(map(counts, self._turns.values())) >= limit
 
     def _is_full(self) -> bool:
-        waiting = self.limits.waiting
-        return waiting is not None and not self._line.is_free and self._line.length >= waiting
+        """Those that are announced will have a place, or one in line."""
+        places, waiting = self.limits.places, self.limits.waiting
+        return places is not None and waiting is not None and len(self._turns) >= places + waiting
 
-    def _enter(self, visitor: Visitor, turn_id: str, streams: int) -> _Turn:
-        turn = self._turns[turn_id] = _Turn(visitor.session, visitor.origin, self._line.enter(turn_id), streams)
+    def _announce(self, visitor: Visitor, turn_id: str, streams: int) -> _Turn:
+        turn = self._turns[turn_id] = _Turn(visitor.session, visitor.origin, streams)
         self._announced[turn_id] = self._clock() + ANNOUNCED_S
         return turn
 
-    def _join(self, visitor: Visitor, turn_id: str) -> _Turn:
-        """A stream of the turn begins; one that comes after all else of its turn has ended is a turn of its own."""
+    def _join(self, visitor: Visitor, turn_id: str) -> tuple[_Turn, Future[None]]:
+        """A stream of the turn begins. One that comes after all else of its turn has ended is a turn of its own, and
+        must be allowed anew, but for the minute, in which it was counted."""
         with self._lock:
             self._let_go()
             turn = self._turns.get(turn_id)
             if turn is None:
-                if self._is_full():
-                    raise EngineBusyError(self._line_is_full())
-                turn = self._enter(visitor, turn_id, 1)
+                if sentence := self._too_many(visitor):
+                    raise EngineBusyError(sentence)
+                turn = self._announce(visitor, turn_id, 1)
             turn.to_come = max(0, turn.to_come - 1)
             turn.running += 1
-            return turn
+            if turn.placed is None:
+                turn.placed = self._line.enter(turn_id)
+            return turn, turn.placed
 
     def _tell(self, turn_id: str) -> Waiting | None:
         with self._lock:
@@ -220,7 +231,13 @@ class Gate:
         if turn.is_over:
             self._turns.pop(turn_id)
             self._announced.pop(turn_id, None)
-            self._line.leave(turn_id)
+            self._line.leave(turn_id, turn.is_answered)
+
+
+def _shared(limits: Limits) -> Limits:
+    if limits.places is None or limits.running_per_address is None:
+        return limits
+    return replace(limits, running_per_address=min(limits.running_per_address, max(1, limits.places // 2)))
 
 
 def _prompts(number: int | None) -> str:

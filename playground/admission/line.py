@@ -1,6 +1,7 @@
 """The line in front of the engines: who has one of the places, who waits, and about how long.
 
-First come, first served. Knows neither visitors nor requests, and holds no lock: its one user, `gate`, does.
+First come, first served, by the time of `enter`. Knows neither visitors nor requests, and holds no lock: its one user,
+`gate`, does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from concurrent.futures import Future
 
 WEIGHT_OF_THE_LAST = 0.2
 """How much the last turn's time counts in the mean: about the last ten matter."""
+
+LEAST_S = 1.0
+"""The shortest wait that is estimated."""
 
 
 class Line:
@@ -32,11 +36,6 @@ class Line:
         """Turns that have a place."""
         return len(self._placed)
 
-    @property
-    def is_free(self) -> bool:
-        """Whether whoever comes now need not wait."""
-        return self._places is None or len(self._placed) + len(self._waiting) < self._places
-
     def enter(self, turn_id: str) -> Future[None]:
         """The future is done when the turn has its place, at once where one is free; it cannot be cancelled."""
         placed: Future[None] = Future()
@@ -45,11 +44,14 @@ class Line:
         self._give_places()
         return placed
 
-    def leave(self, turn_id: str) -> None:
-        """From its place or from the line; others move up."""
+    def leave(self, turn_id: str, is_answered: bool = True) -> None:
+        """From its place or from the line; others move up.
+
+        is_answered: to its end. How long the others had a place tells nothing of the next.
+        """
         self._waiting.pop(turn_id, None)
         begun = self._placed.pop(turn_id, None)
-        if begun is not None:
+        if begun is not None and is_answered:
             self._remember(self._clock() - begun)
         self._give_places()
 
@@ -58,14 +60,17 @@ class Line:
         return list(self._waiting).index(turn_id) + 1 if turn_id in self._waiting else 0
 
     def estimate_s(self, position: int) -> float | None:
-        """Seconds until a turn at this position gets its place, if turns last as the recent ones did; None before one
-        has ended.
+        """Seconds, at least 1, until the turn at this position gets its place, if turns last as the recent ones did.
 
-        While all places are taken, one falls free every mean / places.
+        None before one has ended, and where the turn whose place this will be has lasted longer than they did: then
+        nothing is known of its end. The places fall free in the order in which they were taken, once a round.
         """
         if self._mean_s is None or self._places is None:
             return None
-        return self._mean_s * position / self._places
+        rounds, place = divmod(position - 1, self._places)
+        begun = list(self._placed.values())[place]
+        left_s = begun + self._mean_s - self._clock()
+        return None if left_s < 0 else max(LEAST_S, left_s + rounds * self._mean_s)
 
     def _give_places(self) -> None:
         while self._waiting and (self._places is None or len(self._placed) < self._places):

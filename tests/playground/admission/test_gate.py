@@ -1,4 +1,4 @@
-"""The gate: what it refuses and says, who waits, and that no place is ever lost."""
+"""The gate: who waits, in what order, and that no place is ever lost."""
 
 from __future__ import annotations
 
@@ -123,12 +123,27 @@ async def test_an_error_of_the_engine_frees_the_place_and_goes_on_to_the_panel()
 async def test_a_turn_whose_streams_never_come_is_let_go() -> None:
     clock = Clock()
     engines, gate = Engines(), Gate(Limits(places=1), clock)
-    gate.admit(visitor(1), turn(2))
+    lost = turn(2)
+    gate.admit(visitor(1), lost)
     (other,) = admitted(gate, 2, engines)
-    await other.hears(Waiting)
-    clock.pass_s(ANNOUNCED_S + 1)
     await other.hears(GenerationChunk)
-    assert gate.taken == 1
+    assert (gate.taken, gate.waiting, other.told) == (1, 0, []), "who is announced only holds no place"
+    late = Asker(gate, visitor(1), lost[0], engines)
+    await late.hears_position(1)
+    engines.end(other.asked)
+    await late.hears(GenerationChunk)
+
+
+async def test_the_line_is_in_the_order_in_which_the_streams_come() -> None:
+    engines, gate = Engines(), Gate(Limits(places=1))
+    (first,) = admitted(gate, 0, engines)
+    await first.hears(GenerationChunk)
+    early = turn()
+    gate.admit(visitor(1), early)
+    (quick,) = admitted(gate, 2, engines)
+    await quick.hears_position(1)
+    slow = Asker(gate, visitor(1), early[0], engines)
+    await slow.hears_position(2)
 
 
 async def test_a_stream_that_never_comes_keeps_the_place_no_longer_than_those_that_did() -> None:
@@ -164,70 +179,22 @@ async def test_a_stream_that_comes_too_late_lines_up_again() -> None:
     await asker.hears(GenerationChunk)
 
 
-async def test_faster_than_so_often_a_minute_is_refused_with_the_seconds() -> None:
+async def test_only_whole_answers_tell_how_long_the_next_will_last() -> None:
     clock = Clock()
-    gate = Gate(Limits(asks_per_minute=2), clock)
-    for _ in range(2):
-        gate.admit(visitor(), turn())
-        clock.pass_s(20)
-    assert gate.refusal(visitor()) == "You are asking faster than 2 prompts a minute: wait 20 s."
-    assert gate.refusal(visitor(1)) == ""
-    with pytest.raises(EngineBusyError, match="wait 20 s"):
-        gate.admit(visitor(), turn())
-    clock.pass_s(20.5)
-    gate.admit(visitor(), turn())
-
-
-async def test_a_refused_prompt_counts_for_nothing() -> None:
-    clock = Clock()
-    gate = Gate(Limits(asks_per_minute=5, running_per_session=1), clock)
-    gate.admit(visitor(), turn())
-    for _ in range(20):
-        with pytest.raises(EngineBusyError, match="1 prompt is answered or waiting in this page already"):
-            gate.admit(visitor(), turn())
-    clock.pass_s(ANNOUNCED_S + 1)
-    assert gate.refusal(visitor()) == ""
-
-
-async def test_the_panels_of_a_turn_count_once() -> None:
-    gate = Gate(Limits(asks_per_minute=2, running_per_session=2, running_per_address=2))
-    gate.admit(visitor(), turn(4))
-    assert gate.refusal(visitor()) == ""
-    gate.admit(visitor(), [])
-    assert gate.refusal(visitor()) == ""
-
-
-async def test_what_one_address_has_running_is_limited_over_all_its_sessions() -> None:
-    engines = Engines()
-    gate = Gate(Limits(running_per_session=2, running_per_address=3))
-    for number in range(3):
-        who = Visitor(f"s{number}", "2001:db8::1")
-        asked = request()
-        gate.admit(who, [asked])
-        asker = Asker(gate, who, asked, engines)
+    engines, gate = Engines(), Gate(Limits(places=1), clock)
+    for number, seconds in enumerate((10, 1)):
+        (asker,) = admitted(gate, number, engines)
         await asker.hears(GenerationChunk)
-    assert gate.refusal(Visitor("s9", "2001:db8::ffff")).startswith(
-        "3 prompts are answered or waiting for your address"
-    )
-    assert gate.refusal(Visitor("s9", "2001:db8:1::1")) == ""
-    engines.end(asker.asked)
-    await asker.end()
-    assert gate.refusal(Visitor("s9", "2001:db8::ffff")) == ""
-
-
-async def test_who_names_no_session_is_counted_by_address_alone() -> None:
-    gate = Gate(Limits(running_per_session=1))
-    gate.admit(Visitor("", "192.0.2.1"), turn())
-    assert gate.refusal(Visitor("", "192.0.2.2")) == ""
-
-
-async def test_a_full_line_takes_nobody_else() -> None:
-    gate = Gate(Limits(places=1, waiting=2))
-    for number in range(3):
-        gate.admit(visitor(number), turn())
-    assert gate.refusal(visitor(9)) == "2 prompts wait in line already: try again in a minute."
-    with pytest.raises(EngineBusyError, match="wait in line"):
-        gate.admit(visitor(9), turn())
+        clock.pass_s(seconds)
+        if number:
+            await asker.go_away()
+        else:
+            engines.end(asker.asked)
+            await asker.end()
+    admitted(gate, 2, engines)
+    (waiting,) = admitted(gate, 3, engines)
+    await waiting.hears(Waiting)
+    assert waiting.told[0].estimate_s == pytest.approx(10)
 
 
 async def test_ten_thousand_visitors_leave_nothing_behind() -> None:
@@ -263,15 +230,3 @@ def test_it_may_be_used_from_several_loops_at_once() -> None:
         thread.join(20)
     assert sorted(order) == list(range(6))
     assert (gate.taken, gate.waiting) == (0, 0)
-
-
-async def test_what_takes_no_place_counts_among_the_prompts_of_a_minute() -> None:
-    gate = Gate(Limits(asks_per_minute=2, places=1))
-    gate.count(visitor())
-    gate.admit(visitor(), turn())
-    with pytest.raises(EngineBusyError, match="faster than 2 prompts a minute"):
-        gate.count(visitor())
-    gate.count(visitor(1))
-    assert gate.taken == 1
-    for _ in range(9):
-        Gate(OPEN).count(visitor())

@@ -13,9 +13,7 @@ from playground.admission.line import Line
 def test_who_comes_while_a_place_is_free_has_it_at_once() -> None:
     line = Line(2, Clock())
     assert line.enter("a").done()
-    assert line.is_free
     assert line.enter("b").done()
-    assert not line.is_free
     assert not line.enter("c").done()
     assert [line.position(turn) for turn in "abc"] == [0, 0, 1]
     assert (line.taken, line.length) == (2, 1)
@@ -42,7 +40,6 @@ def test_who_leaves_the_line_lets_the_others_move_up() -> None:
 def test_without_a_number_of_places_nobody_waits() -> None:
     line = Line(None, Clock())
     assert all(line.enter(str(number)).done() for number in range(100))
-    assert line.is_free
     assert line.estimate_s(1) is None
 
 
@@ -55,8 +52,7 @@ def test_there_is_no_estimate_before_a_turn_has_ended() -> None:
     assert line.estimate_s(1) is None, "who left the line was never answered"
     clock.pass_s(10)
     line.leave("a")
-    assert line.estimate_s(1) == pytest.approx(5)
-    assert line.estimate_s(4) == pytest.approx(20)
+    assert [line.estimate_s(position) for position in (1, 2, 3, 4)] == pytest.approx([1, 10, 10, 20])
 
 
 def test_the_estimate_follows_the_turns_of_late() -> None:
@@ -66,7 +62,35 @@ def test_the_estimate_follows_the_turns_of_late() -> None:
         line.enter("a")
         clock.pass_s(seconds)
         line.leave("a")
+    line.enter("a")
     assert line.estimate_s(1) == pytest.approx(10, abs=0.2)
+
+
+def test_the_estimate_counts_what_has_passed_and_knows_nothing_of_turns_that_last_longer() -> None:
+    clock = Clock()
+    line = Line(2, clock)
+    line.enter("a")
+    clock.pass_s(10)
+    line.leave("a")
+    line.enter("b")
+    clock.pass_s(4)
+    line.enter("c")
+    assert [line.estimate_s(position) for position in (1, 2, 3)] == pytest.approx([6, 10, 16])
+    clock.pass_s(5.5)
+    assert line.estimate_s(1) == 1, "no wait is shorter"
+    clock.pass_s(1)
+    assert [line.estimate_s(position) for position in (1, 2, 3)] == [None, pytest.approx(3.5), None]
+
+
+def test_who_was_not_answered_to_the_end_tells_nothing_of_the_next() -> None:
+    clock = Clock()
+    line = Line(1, clock)
+    for seconds, is_answered in ((10, True), (1, False), (300, False)):
+        line.enter("a")
+        clock.pass_s(seconds)
+        line.leave("a", is_answered)
+    line.enter("b")
+    assert line.estimate_s(1) == pytest.approx(10)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=60), st.integers(1, 3))
