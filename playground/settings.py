@@ -50,9 +50,9 @@ class Settings:
     offload: bool = False
     adapters: tuple[Path, ...] = ()
     adapter_store: Path = field(default_factory=lambda: _adapter_store({}))
-    typed_folders: bool = True
-    edit_templates: bool = True
-    any_endpoint: bool = True
+    typed_folders: bool = False
+    edit_templates: bool = False
+    any_endpoint: bool = False
     endpoints: tuple[str, ...] = ()
     limits: Limits = OPEN
     proxies: int = 0
@@ -72,12 +72,16 @@ class Settings:
         given = options.parse_args(_all_arguments(options, arguments, environment))
         on_spaces = "SPACE_ID" in environment
         host = given.host or environment.get("GRADIO_SERVER_NAME") or (EVERY_HOST if on_spaces else LOCAL_HOST)
-        only_here = host in LOOPBACK and not on_spaces
         try:
             port = given.port or _optional_port(environment.get("GRADIO_SERVER_PORT", ""))
         except argparse.ArgumentTypeError as error:
             options.error(f"environment variable GRADIO_SERVER_PORT: {error}")
         strangers = on_spaces if given.public is None else given.public
+        limits = replace(PUBLIC if strangers else OPEN, **dict(given.limit))
+        users = _users(options, environment.get(USERS, ""))
+        proxies = given.proxies if given.proxies is not None else int(on_spaces)
+        # A page on loopback may stand behind a proxy, and whoever asks for limits, users or proxies says that it does.
+        only_here = host in LOOPBACK and not (on_spaces or proxies or users) and limits == OPEN
         return cls(
             models=given.models,
             catalogs=tuple(given.catalog),
@@ -93,9 +97,9 @@ class Settings:
             edit_templates=only_here or given.edit_templates,
             any_endpoint=only_here,
             endpoints=tuple(given.endpoints),
-            limits=replace(PUBLIC if strangers else OPEN, **dict(given.limit)),
-            proxies=given.proxies if given.proxies is not None else int(on_spaces),
-            users=_users(options, environment.get(USERS, "")),
+            limits=limits,
+            proxies=proxies,
+            users=users,
             zero_gpu=_zero_gpu(given.zero_gpu, environment),
         )
 

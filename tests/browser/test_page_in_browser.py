@@ -207,3 +207,19 @@ CONTRAST = """selector => {
   const pair = [getComputedStyle(element).color, getComputedStyle(ground).backgroundColor].map(c => luminance(rgb(c)));
   return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
 }"""
+
+
+def test_choosing_a_model_comes_to_rest(playground: Playground, page: Page) -> None:
+    """An event that paints what makes Gradio send the same event would go on without end."""
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    playground.panel(0).choose("OTHER")
+    quiet = 0
+    until(lambda: sent, page)
+    for _ in range(100):
+        before = len(sent)
+        page.wait_for_timeout(300)
+        quiet = quiet + 1 if len(sent) == before else 0
+        if quiet == 5:
+            return
+    raise AssertionError(f"{len(sent)} events, and no end")

@@ -24,7 +24,8 @@ def test_everything_can_be_given(tmp_path: Path) -> None:
     catalog.touch()
     line = ["--models", "a, b,c", "--catalog", str(catalog), "--catalog", str(catalog), "--host", "::1", "--port", "80"]
     settings = Settings.read([*line, "--no-browser"], {"DISPLAY": ":0"})
-    assert settings == Settings(("a", "b", "c"), (catalog, catalog), "::1", 80, open_browser=False)
+    alone = {"typed_folders": True, "edit_templates": True, "any_endpoint": True}
+    assert settings == Settings(("a", "b", "c"), (catalog, catalog), "::1", 80, open_browser=False, **alone)
 
 
 def test_folders_of_adapters_may_be_given_several_times(tmp_path: Path) -> None:
@@ -49,6 +50,10 @@ def test_folders_of_adapters_may_be_given_several_times(tmp_path: Path) -> None:
         ([], {"GRADIO_SERVER_NAME": "0.0.0.0"}, False),
         ([], {"SPACE_ID": "me/it"}, False),
         (["--host", "127.0.0.1"], {"SPACE_ID": "me/it"}, False),
+        (["--public"], {}, False),
+        (["--limit", "places=4"], {}, False),
+        (["--proxies", "1"], {}, False),
+        ([], {"PLAYGROUND_USERS": "asha:secret"}, False),
     ],
 )
 def test_folders_and_templates_may_be_typed_only_where_nobody_else_can_open_the_page(

@@ -42,7 +42,8 @@ def wire_places(
             **QUIET,
         }
         its_adapter = [panel.model, place.state, adapter.chosen, adapter.choosing, *everyone]
-        panel.model.change(own.follow, spot, place.outputs, **NOW).then(
+        # Not `change`: where an event of that kind paints a box with others in it, Gradio sends it again without end.
+        panel.model.input(own.follow, spot, place.outputs, **NOW).then(
             adapters.follow_place, its_adapter, adapter.outputs, **NOW
         )
         place.list_models.click(own.list_models, named, **asks)
