@@ -1,14 +1,16 @@
 """In which form a server is asked: token ids, text or messages, and with which extras; what a refusal says of that.
 
-What was learnt is remembered for each server and model, for as long as the app runs, and never a key. Knows no
-connection. Called by `asking`.
+What was learnt is remembered for each server and model, for ten minutes, and never a key. Knows no connection. Called
+by `asking`.
 """
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from playground.engines.remoting.connection import RefusedError
@@ -28,6 +30,8 @@ EXTRAS = frozenset((USAGE, LOGPROBS, TOKEN_IDS, *OFF))
 
 REMEMBERED = 256
 """Servers' models, of which the one that was asked longest ago is forgotten first."""
+REMEMBERED_S = 600.0
+"""Seconds that what was learnt of a server holds."""
 
 NO_ROUTE = (404, 405, 501)
 WRONG = (400, 413, 415, 422)
@@ -74,14 +78,18 @@ class Form:
 
 
 class Learnt:
-    """The form in which each server takes each of its models' prompts."""
+    """The form in which each server takes each of its models' prompts.
 
-    def __init__(self) -> None:
-        self._forms: OrderedDict[tuple[str, str], Form] = OrderedDict()
+    clock: seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._forms: OrderedDict[tuple[str, str], tuple[Form, float]] = OrderedDict()
 
     def form(self, url: str, model: str) -> Form:
         """The one that was taken last, or else the best."""
-        return self._forms.get((url, model), Form())
+        return self._known(url, model)[0]
 
     def forget(self, url: str) -> None:
         """Whoever serves there now may be another."""
@@ -89,11 +97,18 @@ class Learnt:
             self._forms.pop(place, None)
 
     def keep(self, url: str, model: str, form: Form) -> None:
-        """The server has answered to this form."""
-        self._forms[url, model] = form
+        """The server has answered to this form; asked so again and again, it does not get more time to be asked so."""
+        known, since = self._known(url, model)
+        self._forms[url, model] = form, since if form == known else self._clock()
         self._forms.move_to_end((url, model))
         while len(self._forms) > REMEMBERED:
             self._forms.popitem(last=False)
+
+    def _known(self, url: str, model: str) -> tuple[Form, float]:
+        """The form, and since when; what was learnt long ago, a hiccup perhaps, is tried anew."""
+        now = self._clock()
+        form, since = self._forms.get((url, model), (Form(), now))
+        return (form, since) if now - since < REMEMBERED_S else (Form(), now)
 
 
 def text_form(prompt: EncodedPrompt, tokenizer: PreTrainedTokenizerBase) -> TextForm | None:

@@ -13,7 +13,7 @@ from scripts_of_the_world import byte_level_tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from playground.engines.remoting.connection import RefusedError
-from playground.engines.remoting.forms import EXTRAS, OFF, Form, TextForm, after, text_form
+from playground.engines.remoting.forms import EXTRAS, OFF, REMEMBERED_S, Form, Learnt, TextForm, after, text_form
 from playground.errors import EngineError, SamplingError
 from playground.types import GenerationChunk, Message, PromptOptions
 
@@ -145,6 +145,16 @@ async def test_asking_for_its_models_forgets_a_servers_habits() -> None:
             assert await engines.models(server.url, SecretStr("")) == ("m",)
             server.answer = says("a")
             assert (await answer(engines, question(server)))[0].sent_as == "token_ids"
+
+
+async def test_what_was_learnt_of_a_server_holds_ten_minutes_however_often_it_is_asked() -> None:
+    now = 0.0
+    with fake_server(takes("text", NO_IDS[0])) as server:
+        async with servers() as engines:
+            engines._learnt = Learnt(lambda: now)
+            for now in (0.0, REMEMBERED_S - 1, REMEMBERED_S, REMEMBERED_S + 1):  # noqa: B007 (the clock's)
+                assert (await answer(engines, question(server)))[0].sent_as == "text"
+    assert [type(body["prompt"]) for body in server.bodies()] == [list, str, str, list, str, str]
 
 
 async def test_a_wrong_model_is_told_at_once() -> None:
