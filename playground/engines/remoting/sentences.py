@@ -11,8 +11,9 @@ import logging
 import re
 import ssl
 from dataclasses import dataclass
+from html import unescape
 from traceback import extract_tb
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx2
 from huggingface_hub.errors import (
@@ -39,6 +40,11 @@ from playground.errors import (
 
 QUOTED = 200
 """Characters of a server's own words that a sentence may have."""
+
+NESTED = 4
+"""Escapes within escapes that are read, at least."""
+_HEX = "[0-9a-fA-F]"
+_ESCAPED = re.compile(rf"\\+(?:u({_HEX}{{4}})|u\{{({_HEX}{{1,6}})\}}|x({_HEX}{{2}})|U({_HEX}{{8}}))")
 
 TOO_BUSY = (429, 502, 503, 504)
 
@@ -115,12 +121,29 @@ def sentence(error: Exception, site: Site, *, begun: bool = False) -> Playground
 
 
 def quoted(text: str, site: Site) -> str:
-    """A server's own words: the key taken out, in one line, and not too many."""
-    key = plain_key(site.key)
-    for spelling in {key, quote(key, safe=""), json.dumps(key)[1:-1]} if site.key.get_secret_value() else ():
-        text = text.replace(spelling, "…")
+    """A server's own words: the key taken out, in one line, and not too many. "" where they spell it in another way."""
+    if site.key.get_secret_value():
+        key = plain_key(site.key)
+        for spelling in (key, quote(key, safe=""), json.dumps(key)[1:-1]):
+            text = text.replace(spelling, "…")
+        if _spells(text, key):
+            return ""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return line if len(line) <= QUOTED else line[: QUOTED - 1] + "…"
+
+
+def _spells(text: str, key: str) -> bool:
+    """Whether the text holds the key once its escapes are read: of JSON, of urls, of HTML, one in the other."""
+    for _ in range(NESTED):
+        if key.replace("\\", "") in text.replace("\\", ""):
+            return True
+        text = unescape(unquote(_ESCAPED.sub(_letter, text)))
+    return False
+
+
+def _letter(escape: re.Match[str]) -> str:
+    number = int("".join(filter(None, escape.groups())), 16)
+    return chr(number) if number < 128 else escape[0]  # a key is ASCII
 
 
 def words(refusal: RefusedError) -> str:

@@ -110,6 +110,37 @@ def test_our_own_errors_pass_as_they_are() -> None:
     assert sentence(error, SITE) is error
 
 
+SPELLINGS = {
+    "json": lambda letter: f"\\u{ord(letter):04x}",
+    "json in json": lambda letter: f"\\\\u{ord(letter):04X}",
+    "wide": lambda letter: f"\\U{ord(letter):08x}",
+    "python": lambda letter: f"\\x{ord(letter):02x}",
+    "script": lambda letter: f"\\u{{{ord(letter):x}}}",
+    "url": lambda letter: f"%{ord(letter):02x}",
+    "url in a url": lambda letter: f"%25{ord(letter):02X}",
+    "html": lambda letter: f"&#{ord(letter)};",
+    "html in hexadecimal": lambda letter: f"&#x{ord(letter):x};",
+    "html in html": lambda letter: f"&amp;#{ord(letter)};",
+    "backslashes": lambda letter: f"\\{letter}",
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize("which", [slice(2, 3), slice(None)], ids=["one letter", "all"])
+def test_a_key_that_is_spelled_in_another_way_is_not_quoted_either(name: str, which: slice) -> None:
+    letters = list(KEY)
+    letters[which] = [SPELLINGS[name](letter) for letter in letters[which]]
+    for words in ("".join(letters), f"{KEY} " + "".join(letters)):
+        for error in (RefusedError(500, f"No quota for {words}."), ServerSaidError(f"No quota for {words}.")):
+            assert "It says" not in str(sentence(error, SITE))
+
+
+def test_words_with_escapes_that_spell_no_key_are_quoted() -> None:
+    words = r"\u00e9 \uZZZZ \U99999999 %zz &amp; 100%"
+    assert words in str(sentence(RefusedError(500, words), SITE))
+    assert "…" in str(sentence(RefusedError(500, f"No quota for {KEY}."), SITE))
+
+
 def test_a_servers_words_are_few_and_in_one_line() -> None:
     ours = str(sentence(RefusedError(400, "word\n\x1b[31m " * 200), SITE))
     assert "\n" not in ours
