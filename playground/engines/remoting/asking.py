@@ -97,7 +97,7 @@ def _again(error: Exception, known: Form, form: Form, tries: int, patience: Pati
     """
     other = after(form, error) if isinstance(error, RefusedError) else None
     if other is not None:
-        return Form(known.way if other.way == form.way else other.way, other.extras), 0.0
+        return replace(other, way=known.way if other.way == form.way else other.way), 0.0
     pause = _pause(error, tries, patience)
     return None if pause is None else (known, pause)
 

@@ -33,6 +33,8 @@ REMEMBERED = 256
 REMEMBERED_S = 600.0
 """Seconds that what was learnt of a server holds."""
 
+LENGTH, NEWER_LENGTH = "max_tokens", "max_completion_tokens"
+
 NO_ROUTE = (404, 405, 501)
 WRONG = (400, 413, 415, 422)
 
@@ -71,10 +73,12 @@ class Form:
     """How a server is asked: at first with all that it might take.
 
     way: the ids are what the preview shows, the text comes to the same, of messages the server makes its own prompt.
+    length: what it calls the length of the answer.
     """
 
     way: SentAs = "token_ids"
     extras: frozenset[str] = EXTRAS
+    length: str = LENGTH
 
 
 class Learnt:
@@ -133,6 +137,8 @@ def after(form: Form, refusal: RefusedError) -> Form | None:
     """The form to try once this one was refused; None where the refusal is of something else."""
     text = refusal.text
     if refusal.status in WRONG and not is_too_long(refusal):
+        if form.length == LENGTH and _names(text, LENGTH) and _names(text, NEWER_LENGTH):
+            return replace(form, length=NEWER_LENGTH)
         unwanted = {extra for extra in form.extras if _names(text, extra)}
         unwanted |= {LOGPROBS} if _names(text, "top_logprobs") else set()
         if unwanted & form.extras:
@@ -194,7 +200,7 @@ def fields(sampling: SamplingParams, form: Form, max_tokens: int) -> dict[str, A
         "stream": True,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "max_tokens": max_tokens,
+        form.length: max_tokens,
         "seed": sampling.seed,
     }
     if sampling.stop:

@@ -127,6 +127,22 @@ async def test_a_control_that_a_server_refuses_is_named(field: str, value: Any, 
     assert asked == [list(value) if field == "stop" else value] * len(asked)
 
 
+@pytest.mark.parametrize("messages_only", [False, True])
+async def test_the_answers_length_goes_by_the_name_that_a_server_asks_for(messages_only: bool) -> None:
+    words = "Unsupported parameter: 'max_tokens' is not supported here. Use 'max_completion_tokens' instead."
+
+    def newer(asked: Asked) -> Reply | Stream:
+        refusal = Reply(400, {"error": {"message": words, "param": "max_tokens"}})
+        return refusal if "max_tokens" in asked.body else says("a")(asked)
+
+    with fake_server(newer) as server:
+        await twice(server, messages_only=messages_only, max_new_tokens=9)
+    names = [name for each in server.asked for name in ("max_tokens", "max_completion_tokens") if name in each.body]
+    assert names == ["max_tokens", "max_completion_tokens", "max_completion_tokens"]
+    assert {each.body.get("max_completion_tokens", 9) for each in server.asked} == {9}
+    assert set(server.asked[0].body) - set(server.asked[-1].body) == {"max_tokens"}
+
+
 async def test_one_servers_habits_are_not_anothers_and_no_models_of_the_same() -> None:
     with fake_server(takes("text", NO_IDS[0])) as strict, fake_server(says("a")) as open_:
         async with servers() as engines:
