@@ -43,14 +43,15 @@ class Part:
     def __init__(self, request: GenerationRequest) -> None:
         self.request = request
         self.has_reader = self.has_left = self.is_unwanted = self.is_over = False
+        self._lock = threading.Lock()
         self._mail: Mailbox[Event] = Mailbox()
 
     def put(self, event: Event) -> None:
-        """Called in the grant's thread; what comes after the last event is dropped."""
-        if self.is_over:
-            return
-        self.is_over = Said(0, event).is_last
-        self._mail.put(event)
+        """From any thread; what comes after the last event is dropped."""
+        with self._lock:
+            if not self.is_over:
+                self.is_over = Said(0, event).is_last
+                self._mail.put(event)
 
     async def events(self) -> AsyncGenerator[LoadProgress | GenerationChunk, None]:
         """To the end of the answer. Raises PlaygroundError."""
@@ -85,9 +86,10 @@ class Grant:
         self._find_adapter = find_adapter
         self._join_s = join_s
         self._lock = threading.Lock()
-        """Held to look at the next two and at who is unwanted, so that a stop is in the turn or in its folder."""
+        """Held to look at the next three and at who is unwanted, so that a stop is in the turn or in its folder."""
         self._turn: Turn | None = None
         self._numbered: list[Part] = []
+        self._has_begun = False
 
     @property
     def is_settled(self) -> bool:
@@ -100,9 +102,11 @@ class Grant:
         threading.Thread(target=run, args=[self._run], name="zero-gpu-grant", daemon=True).start()
 
     def stop(self, part: Part) -> None:
-        """Its answer ends where it is. May be repeated; from any thread."""
+        """Its answer ends where it is: at once while the GPU is waited for. May be repeated; from any thread."""
         with self._lock:
             part.is_unwanted = True
+            if not self._has_begun:
+                part.put(GenerationChunk("", "abort"))
             if self._turn is not None and part in self._numbered:
                 self._turn.stop(self._numbered.index(part))
 
@@ -114,8 +118,8 @@ class Grant:
     def stop_all(self, why: PlaygroundError) -> None:
         """End everything; who still reads is told."""
         for part in self.parts.values():
-            self.stop(part)
             part.put(why)
+            self.stop(part)
 
     # From here on in the grant's own thread.
 
@@ -142,8 +146,10 @@ class Grant:
                 self.stop(part)
 
     def _inspected(self) -> Iterator[tuple[Part, Asked]]:
-        """Who names an adapter that cannot be had is told so; the others go on."""
+        """Who names an adapter that cannot be had is told so; the others go on, while they are wanted."""
         for part in self.parts.values():
+            if part.is_unwanted:
+                continue
             try:
                 adapter = self._find_adapter(part.request)
             except PlaygroundError as error:
@@ -157,18 +163,17 @@ class Grant:
             wanted = [(part, one) for part, one in asked if not part.is_unwanted]
             self._numbered = [part for part, _ in wanted]
             self._turn = Turn(tuple(one for _, one in wanted), folder)
-            turn = self._turn
-        for part, _ in asked:
-            if part.is_unwanted and part not in self._numbered:
-                part.put(GenerationChunk("", "abort"))
-        return turn
+            return self._turn
 
     def _listen(self, turn: Turn) -> None:
+        """Asks for the GPU, unless nobody is left who wants it."""
         try:
             if not turn.asked:
                 return
             with closing(cast(Any, self._task(turn))) as news:
                 for said in news:
+                    with self._lock:
+                        self._has_begun = True
                     for one in said:
                         self._numbered[one.number].put(one.event)
                     if all(part.has_left for part in self._numbered):

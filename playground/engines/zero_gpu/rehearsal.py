@@ -162,7 +162,10 @@ class _Worker:
         self._orders.close()
 
     def _fill(self, outcomes: SimpleQueue[_Outcome | None]) -> None:
-        """Takes what comes at once, however slowly it is read, until the call ends or the process does."""
+        """Takes what comes at once, however slowly it is read, until the call ends or the process does.
+
+        A worker for one call then ends by itself, and is waited for: else it would be a zombie until the next fork.
+        """
         failed = False
         outcome = None
         while outcome != _Outcome():
@@ -175,6 +178,8 @@ class _Worker:
             failed = failed or bool(outcome.failure)
             outcomes.put(outcome)
         self.is_at_rest = self._reuse and not failed
+        if not self._reuse:
+            self._process.join()
 
 
 def _work(

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from grant_room import PATIENCE_S, is_running
 
@@ -61,6 +62,28 @@ def test_a_worker_may_be_used_again(tmp_path: Path) -> None:
     assert len(rehearsal.workers) == 1
     rehearsal.close()
     assert not is_running(rehearsal.workers[0])
+
+
+@pytest.mark.parametrize("end", ["by itself", "with an exception", "closed", "killed"])
+def test_a_worker_for_one_call_leaves_no_zombie(end: str, tmp_path: Path) -> None:
+    def task(turn: Turn) -> Iterator[Any]:
+        yield os.getpid()
+        if end == "with an exception":
+            raise LookupError
+        if end == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while end == "closed":
+            yield "more"
+
+    values: Any = Rehearsal()(task, lambda _: 20)(turn(tmp_path))
+    worker = next(values)
+    assert psutil.pid_exists(worker)
+    if end == "closed":
+        values.close()
+    else:
+        with suppress(RehearsedError):
+            list(values)
+    assert not psutil.pid_exists(worker)
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "async generator", "function"])
