@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from playground.engines.remoting.sentences import OnlyThoughtError, UnfinishedError
+from playground.engines.remoting.sentences import HeldBackError, OnlyThoughtError, UnfinishedError
 from playground.engines.remoting.told import Told
 
 LETTERS_A_TOKEN = 64
@@ -26,7 +26,7 @@ class Course:
     def __init__(self, max_tokens: int) -> None:
         self.has_begun = False
         self.is_over = False
-        self._has_thought = self._has_answered = False
+        self._has_thought = self._has_answered = self._is_held_back = False
         self._room = max_tokens * LETTERS_A_TOKEN + LETTERS_MORE
 
     @property
@@ -41,6 +41,7 @@ class Course:
             told = replace(told, finish_reason="length")
         self._has_thought = self._has_thought or bool(told.thought)
         self._has_answered = self._has_answered or bool(told.text.strip())
+        self._is_held_back = self._is_held_back or told.is_held_back
         self.has_begun = self.has_begun or told.says_something
         self.is_over = self.is_over or told.finish_reason is not None
         return told
@@ -50,9 +51,12 @@ class Course:
 
         Raises:
             UnfinishedError: it has no reason why it ended.
+            HeldBackError: the server keeps the rest to itself.
             OnlyThoughtError: there is no answer, for the server only thought about one.
         """
         if not self.is_over:
             raise UnfinishedError
+        if self._is_held_back:
+            raise HeldBackError
         if self._has_thought and not self._has_answered:
             raise OnlyThoughtError

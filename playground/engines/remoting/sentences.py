@@ -63,12 +63,17 @@ class UnfinishedError(Exception):
     """The answer ended without a reason."""
 
 
+class HeldBackError(Exception):
+    """The server's filter ended the answer."""
+
+
 class OnlyThoughtError(Exception):
     """The answer is over before it began: what came were thoughts."""
 
 
 ENDINGS = {
     UnfinishedError: "ended its answer without saying why: it may be cut short. Try again.",
+    HeldBackError: "held back the rest of its answer, or all of it, by a filter of its own: ask in other words.",
     OnlyThoughtError: (
         "only thought and came to no answer: ask for a longer answer, or switch the model's thinking off there."
     ),

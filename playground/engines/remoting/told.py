@@ -25,6 +25,7 @@ HIGHEST_ID = 2**31 - 1
 """Numbers beyond these are no count of tokens and no id: JSON's have no end, those of who reads them have."""
 
 LENGTH = ("length", "max_tokens")
+HELD_BACK = "content_filter"
 THOUGHTS = ("reasoning_content", "reasoning")
 GIVEN_UP = ("abort", "error", "cancelled")
 
@@ -47,12 +48,14 @@ class ToldToken:
 class Told:
     """
     thought: what a model thinks before it answers, which is no part of the answer.
+    is_held_back: whether the answer ended because the server does not let the rest of it through.
     usage: tokens of the prompt and of the answer so far. at: when it came, in seconds of `perf_counter`.
     """
 
     text: str = ""
     thought: str = ""
     finish_reason: FinishReason | None = None
+    is_held_back: bool = False
     usage: tuple[int, int] | None = None
     tokens: tuple[ToldToken, ...] = ()
     token_ids: tuple[int, ...] = ()
@@ -90,6 +93,7 @@ def read_chunk(payload: Any) -> Told:
         text=text,
         thought=thought,
         finish_reason=_finish_reason(choice.get("finish_reason")),
+        is_held_back=choice.get("finish_reason") == HELD_BACK,
         usage=_usage(payload.get("usage")),
         tokens=_tokens(choice.get("logprobs"), token_ids) if text or not thought else (),
         token_ids=token_ids,

@@ -126,7 +126,7 @@ async def test_a_prompt_that_fills_the_context_is_not_sent() -> None:
         ("stop", "stop"),
         ("length", "length"),
         ("eos_token", "stop"),
-        ("content_filter", "stop"),
+        ("tool_calls", "stop"),
         ("max_tokens", "length"),
     ],
 )

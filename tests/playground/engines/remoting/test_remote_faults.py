@@ -7,7 +7,21 @@ import socket
 from typing import Any
 
 import pytest
-from fake_server import CUT, STALL, Answer, Asked, Reply, Stream, chunk, fake_server, in_turn, refuses, says, streams
+from fake_server import (
+    CUT,
+    STALL,
+    Answer,
+    Asked,
+    Reply,
+    Stream,
+    chunk,
+    fake_server,
+    in_turn,
+    refuses,
+    says,
+    streams,
+    usage,
+)
 from pydantic import SecretStr
 from remote_room import HASTY, KEY, answer, broken_answer, question, servers, text_of
 
@@ -34,6 +48,7 @@ MID_STREAM: dict[str, tuple[tuple[Any, ...], str]] = {
     "error": ((HELLO, {"error": {"message": "CUDA went away", "code": 500}}), "It says: CUDA went away"),
     "error of llama.cpp": ((HELLO, 'error: {"code": 500, "message": "CUDA went"}\n\n'), "It says: CUDA went"),
     "error as text": ((HELLO, {"error": "CUDA went away"}), "It says: CUDA went away"),
+    "filtered": ((HELLO, ("", "content_filter"), usage(1, 1)), "held back the rest"),
     "given up": ((HELLO, ("", "abort")), "given up"),
     "endless line": ((HELLO, "data: " + "x" * (LINE_LIMIT + 10)), "more at a time than any answer has"),
 }

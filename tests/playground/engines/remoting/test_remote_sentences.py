@@ -13,6 +13,7 @@ from remote_room import KEY
 from playground.engines.remoting.connection import GarbageError, RefusedError
 from playground.engines.remoting.sentences import (
     QUOTED,
+    HeldBackError,
     OnlyThoughtError,
     Site,
     StalledError,
@@ -81,6 +82,7 @@ def test_no_foreign_error_is_unmapped(kind: type[Exception], begun: bool, caplog
         StalledError(3),
         UnfinishedError(),
         OnlyThoughtError(),
+        HeldBackError(),
         ServerSaidError(KEY),
     ],
     ids=lambda error: type(error).__name__,
