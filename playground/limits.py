@@ -22,6 +22,7 @@ class Limits:
     asks_per_minute: prompts, and readings of token probabilities, from one address.
     places: prompts that are answered at a time, of all visitors.
     waiting: prompts that may wait for a place.
+    new_sessions_per_minute: pages that one address opens, and events of programs that name no session.
     sessions: open pages whose conversations are kept; of more, those that were used last.
     """
 
@@ -33,6 +34,7 @@ class Limits:
     asks_per_minute: int | None = None
     places: int | None = None
     waiting: int | None = None
+    new_sessions_per_minute: int | None = None
     sessions: int | None = None
 
 
@@ -48,6 +50,7 @@ PUBLIC = Limits(
     asks_per_minute=30,
     places=8,
     waiting=200,
+    new_sessions_per_minute=30,
     sessions=500,
 )
 """For a page that strangers open, such as a Space."""

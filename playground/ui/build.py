@@ -43,6 +43,7 @@ from playground.ui.lens.probabilities import ProbabilityHandlers
 from playground.ui.lens.prompting import draw_prompting
 from playground.ui.lens.side_by_side import SideBySideHandlers, draw_side_by_side
 from playground.ui.lens.template_editor import TemplateHandlers
+from playground.ui.newcomers import Newcomers
 from playground.ui.panel import Choices, Panel, draw_panel, menu_choices
 from playground.ui.prompt_bar import draw_prompt_bar
 from playground.ui.sampling import draw_sampling
@@ -143,13 +144,19 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
         "share": False,
         "show_error": settings.typed_folders,  # of errors that nobody foresaw; where strangers come the log has them
         "auth": list(settings.users) or None,
-        "app_kwargs": {"middleware": [Middleware(Shield)]},
+        "app_kwargs": {"middleware": _layers(settings)},
         "max_threads": most_events(settings.limits),
         "state_session_capacity": settings.limits.sessions or SESSIONS,
         "max_file_size": "1mb",
         "quiet": True,
         "prevent_thread_lock": True,
     }
+
+
+def _layers(settings: Settings) -> list[Middleware]:
+    most = settings.limits.new_sessions_per_minute
+    newcomers = [] if most is None else [Middleware(Newcomers, most=most, proxies=settings.proxies)]
+    return [Middleware(Shield), *newcomers]
 
 
 def stand_in_banner(registry: Registry, specs: Sequence[ModelSpec]) -> str:

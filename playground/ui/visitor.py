@@ -1,6 +1,7 @@
 """Who sends an event, and the gate that they come through with it.
 
-Reads Gradio's request; decides nothing. Made by `build`, asked by the handlers of the page and by the API.
+Reads Gradio's request; decides nothing. Made by `build`, asked by the handlers of the page and by the API;
+`newcomers` asks for the address alone.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import gradio as gr
+from starlette.requests import Request
 
 from playground.admission.gate import Gate
 from playground.admission.visitor import Visitor
@@ -26,14 +28,15 @@ class Entrance:
         return self.gate.limits
 
     def visitor(self, request: gr.Request) -> Visitor:
-        return Visitor(request.session_hash or "", self._address(request), request.username or "")
+        return Visitor(request.session_hash or "", address_of(request, self.proxies), request.username or "")
 
-    def _address(self, request: gr.Request) -> str:
-        """Whom the outermost of our proxies heard from. What stands before that is whatever the client wrote."""
-        told = [part.strip() for line in request.headers.getlist("x-forwarded-for") for part in line.split(",")]
-        if self.proxies and len(told) >= self.proxies:
-            return _without_port(told[-self.proxies])
-        return request.client.host if request.client else ""
+
+def address_of(request: gr.Request | Request, proxies: int) -> str:
+    """Whom the outermost of our proxies heard from. What stands before that is whatever the client wrote."""
+    told = [part.strip() for line in request.headers.getlist("x-forwarded-for") for part in line.split(",")]
+    if proxies and len(told) >= proxies:
+        return _without_port(told[-proxies])
+    return request.client.host if request.client else ""
 
 
 def _without_port(address: str) -> str:
