@@ -23,7 +23,9 @@ from pydantic import SecretStr
 from playground.errors import EngineError
 
 LINE_LIMIT = 1_048_576
-"""Bytes that one line of an answer may have, and that an answer which is no stream may have in all."""
+"""Bytes that one line of an answer may have."""
+LIST_LIMIT = 16_777_216
+"""Bytes that a list of models may have: gateways list hundreds, each with all that is known of it."""
 REFUSAL_LIMIT = 65_536
 """Bytes that are read of an answer which is an error."""
 
@@ -43,7 +45,7 @@ REWRITTEN = {
 
 
 class RefusedError(Exception):
-    """A server answered with anything but success; `text` is what it said, as far as it was read."""
+    """A server answered with anything but success, or called its error one; `text` is what it said, as far as it was read."""
 
     def __init__(self, status: int, text: str, retry_after: str = "", location: str = "") -> None:
         super().__init__(status)
@@ -152,6 +154,8 @@ async def _guard(response: httpx2.Response) -> None:
         raise GarbageError("a compressed answer, though it was asked for a plain one")
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if response.request.method == "POST" and kind in ("text/html", "application/json"):
+        if kind == "application/json" and '"error"' in (text := await _beginning(response)):
+            raise RefusedError(response.status_code, text)
         raise GarbageError(f"{kind} instead of a stream of events")
     assert isinstance(response.stream, httpx2.AsyncByteStream)
     response.stream = _Lines(response.stream, is_stream=response.request.method == "POST")
@@ -167,7 +171,7 @@ async def _beginning(response: httpx2.Response) -> str:
 
 
 class _Lines(httpx2.AsyncByteStream):
-    """A body in whole lines, none longer than the limit, and without what huggingface_hub or httpx2 stumbles over."""
+    """A body in whole lines, within the limits, and without what huggingface_hub or httpx2 stumbles over."""
 
     def __init__(self, body: httpx2.AsyncByteStream, *, is_stream: bool) -> None:
         self._body = body
@@ -179,7 +183,7 @@ class _Lines(httpx2.AsyncByteStream):
             held += part
             cut = max(held.rfind(b"\n"), held.rfind(b"\r")) + 1
             passed += cut
-            if len(held) - cut > LINE_LIMIT or (not self._is_stream and passed > LINE_LIMIT):
+            if len(held) - cut > LINE_LIMIT if self._is_stream else passed + len(held) - cut > LIST_LIMIT:
                 raise GarbageError("more at a time than any answer has")
             if cut:
                 yield _rewritten(held[:cut])

@@ -83,10 +83,7 @@ def read_chunk(payload: Any) -> Told:
         raise GarbageError("something that is no chunk of an answer")
     if error := payload.get("error"):
         raise ServerSaidError(said(error))
-    choices = payload.get("choices") or []
-    choice = choices[0] if isinstance(choices, Sequence) and not isinstance(choices, str) and choices else {}
-    if not isinstance(choice, Mapping):
-        raise GarbageError("a chunk without an answer in it")
+    choice = _first(payload.get("choices"))
     text, thought = _text(choice), _thought(choice)
     token_ids = _ids(choice.get("token_ids")) if text or not thought else ()
     return Told(
@@ -98,6 +95,16 @@ def read_chunk(payload: Any) -> Told:
         tokens=_tokens(choice.get("logprobs"), token_ids) if text or not thought else (),
         token_ids=token_ids,
     )
+
+
+def _first(choices: Any) -> Mapping[str, Any]:
+    """The answer that was asked for: it has the number 0, or none, and what others may come with it is not read."""
+    for choice in choices if isinstance(choices, list) else ():
+        if not isinstance(choice, Mapping):
+            raise GarbageError("a chunk without an answer in it")
+        if choice.get("index") in (0, None):
+            return choice
+    return {}
 
 
 def said(error: Any, depth: int = 5) -> str:

@@ -132,6 +132,8 @@ REFUSALS: list[tuple[Answer, type[Exception], str]] = [
     (refuses(500, "Internal Server Error"), EngineError, "failed (500)"),
     (refuses(429, "Slow down", retry_after="3600"), EngineBusyError, "no more requests"),
     (refuses(503, {"error": {"message": "Loading model"}}), EngineBusyError, "not ready"),
+    (refuses(200, {"error": {"message": "quota exceeded"}}), EngineError, "It says: quota exceeded"),
+    (refuses(200, {"text": "all at once"}), EngineError, "instead of a stream"),
     (lambda asked: Reply(200, "<html>", {"content-type": "text/html"}), EngineError, "no server of models"),
     (lambda asked: Reply(200, "x", {"content-encoding": "gzip"}), EngineError, "compressed"),
 ]
@@ -234,6 +236,10 @@ async def test_models_are_listed_and_lists_that_are_none_are_told() -> None:
             async with servers() as engines:
                 assert await engines.models(server.url, SecretStr(KEY)) == names
         assert server.asked[0].path == "/v1/models"
+    wordy = [{"id": f"m{number}", "description": "d" * 3000} for number in range(800)]
+    with fake_server(lambda asked: Reply(200, {"data": wordy})) as server:
+        async with servers() as engines:
+            assert len(await engines.models(server.url, SecretStr(""))) == len(wordy)
     for bad in ({"models": []}, "hello", {"data": 7}, [7]):
         with fake_server(lambda asked, bad=bad: Reply(200, bad)) as server:  # type: ignore[misc]
             async with servers() as engines:
@@ -245,7 +251,7 @@ async def test_models_are_listed_and_lists_that_are_none_are_told() -> None:
 
 
 async def test_a_list_of_models_without_end_is_not_read() -> None:
-    with fake_server(lambda asked: Stream(["[\n", *[" " * 65_536 + "\n"] * 40, STALL], "application/json")) as server:
+    with fake_server(lambda asked: Stream(["[\n", *[" " * 65_536 + "\n"] * 260, STALL], "application/json")) as server:
         async with servers() as engines:
             with pytest.raises(EngineError, match="more at a time"):
                 await asyncio.wait_for(engines.models(server.url, SecretStr("")), 8)

@@ -60,6 +60,13 @@ def test_a_cost_that_is_no_count_of_tokens_is_none(odd: Any) -> None:
     assert read_chunk({"usage": {"prompt_tokens": 0, "completion_tokens": 10**9}}).usage == (0, 10**9)
 
 
+def test_an_answer_that_nobody_asked_for_is_not_read() -> None:
+    others = [{"index": 1, "text": "b", "finish_reason": "stop"}, {"index": 2, "text": "c"}]
+    assert read_chunk({"choices": [*others, {"index": 0, "text": "a"}]}).text == "a"
+    assert not read_chunk({"choices": others}).says_something
+    assert read_chunk({"choices": [{"text": "a"}]}).text == "a"
+
+
 @pytest.mark.parametrize("odd", [-1, 2**31, 10**400, True, 1.0, "7", None])
 def test_ids_of_which_one_is_none_are_left_out(odd: Any) -> None:
     assert read_chunk({"choices": [{"text": "a", "token_ids": [5, odd]}]}).token_ids == ()
