@@ -45,7 +45,7 @@ REWRITTEN = {
 
 
 class RefusedError(Exception):
-    """A server answered with anything but success, or called its error one; `text` is what it said, as far as it was read."""
+    """A server answered with anything but success, or an error that it calls one; `text` is what was read of it."""
 
     def __init__(self, status: int, text: str, retry_after: str = "", location: str = "") -> None:
         super().__init__(status)
