@@ -180,7 +180,7 @@ def wire_lenses(lens: LensHandlers, panels: list[Panel], bar: PromptBar, control
     for panel in panels:
         inputs = [*controls.typing(bar), *panel.glance]
         outputs = [panel.lens.is_open, panel.lens.view]
-        opened = panel.lens.box.expand(lens.open, inputs, outputs, **NOW)
+        opened = panel.lens.box.expand(lens.open, [bar.typed, *inputs], outputs, **NOW)
         opened.then(**HERE, inputs=bar.prompt, outputs=bar.typed, js=CATCH_UP)
         panel.lens.box.collapse(lens.close, panel.lens.watched, outputs, **NOW)
         switches = [panel.lens.mode.input, panel.lens.with_ids.input, panel.lens.every_turn.input]

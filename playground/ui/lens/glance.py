@@ -39,6 +39,8 @@ class Watched:
         self.model_id = model_id
         self.typing = Typing("", None, "plain", "refuse")
         self.glance: Glance | None = None
+        self.heard: str | None = None
+        """The text of the key that was heard last, also while the lens was closed."""
         self._pictures = 0
 
     def begin(self, typing: Typing, glance: Glance) -> int:

@@ -66,6 +66,8 @@ class LensHandlers:
         Inputs: which panels are shown, the text, the state and the Watched of every panel. Outputs: as `follow`.
         """
         panels: list[tuple[PanelState, Watched]] = [*zip(values[::2], values[1::2], strict=True)]
+        for _, watched in panels:
+            watched.heard = typed
         visible = [watched for (_, watched), is_shown in zip(panels, shown, strict=True) if is_shown]
         models = dict.fromkeys(watched.model_id for watched in visible)
         typing = panels[0][1].typing._replace(typed=typed)
@@ -73,9 +75,15 @@ class LensHandlers:
             self._caution(typing, [*models]), *(self._next_picture(typed, state, watched) for state, watched in panels)
         )
 
-    async def open(self, *values: Any) -> list[Any]:
-        """Inputs: Typing, the panel's Glance. Outputs: that it is open, its lens."""
+    async def open(self, followed: str, *values: Any) -> list[Any]:
+        """A key that was pressed since may have come first, and found the lens closed: then its text counts.
+
+        Inputs: the text that was followed as it was opened, Typing, the panel's Glance. Outputs: that it is open, its
+        lens.
+        """
         typing, (glance,) = _read(values)
+        if glance.watched.heard not in (None, followed):
+            typing = typing._replace(typed=glance.watched.heard)
         return [True, await self._picture(typing, glance._replace(is_open=True))]
 
     async def close(self, watched: Watched) -> list[Any]:
