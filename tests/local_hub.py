@@ -10,15 +10,17 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote
+
+from loopback import Loopback
 
 REFUSALS = {"gated": (403, "GatedRepo"), "missing": (404, "RepoNotFound"), "broken": (500, "")}
 
 
 @dataclass
-class LocalHub:
+class LocalHub(Loopback):
     """A place to download from.
 
     repos: a repository's name to its folder, to its folders by revision, or to one of REFUSALS.
@@ -36,24 +38,12 @@ class LocalHub:
     bytes_sent: int = 0
     _end: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> LocalHub:
-        hub = self
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        return _Handler
 
-        class Handler(_Handler):
-            served = hub
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *how: object) -> None:
         self._end.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__exit__(*how)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -11,10 +11,11 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from loopback import Loopback
 
 TOKEN = "hf_of_the_test"
 
@@ -32,7 +33,7 @@ class HeldSpace:
 
 
 @dataclass
-class UploadHub:
+class UploadHub(Loopback):
     """spaces: by name. models: files of models by name. refusals: status by the path that is refused so.
     done: every change, in order, as "METHOD path". stores_weights: whether weights come apart, into `stored`.
     """
@@ -44,27 +45,12 @@ class UploadHub:
     stores_weights: bool = False
     stored: dict[str, bytes] = field(default_factory=dict)
 
-    def __enter__(self) -> UploadHub:
-        hub = self
-
-        class Handler(_Handler):
-            held = hub
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        return _Handler
 
 
 class _Handler(BaseHTTPRequestHandler):
-    held: UploadHub
+    served: UploadHub
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -81,10 +67,10 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._refuse(401)
-        if status := self.held.refusals.get(path):
+        if status := self.served.refusals.get(path):
             return self._refuse(status)
         if not path.endswith(("/validate-yaml", "/preupload/main", "/objects/batch")):
-            self.held.done.append(f"POST {path}")
+            self.served.done.append(f"POST {path}")
         if path == "/api/repos/create":
             return self._create(json.loads(body))
         if path.endswith(".git/info/lfs/objects/batch"):
@@ -97,18 +83,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.held.stored[hashlib.sha256(body).hexdigest()] = body
+        self.served.stored[hashlib.sha256(body).hexdigest()] = body
         self._json({})
 
     def _mode(self, path: str) -> str:
-        return "lfs" if self.held.stores_weights and path.endswith(".safetensors") else "regular"
+        return "lfs" if self.served.stores_weights and path.endswith(".safetensors") else "regular"
 
     def _places_for(self, objects: list[dict[str, Any]]) -> None:
-        upload = {"upload": {"href": f"{self.held.url}/storage", "header": {}}}
+        upload = {"upload": {"href": f"{self.served.url}/storage", "header": {}}}
         self._json({"transfer": "basic", "objects": [{**each, "actions": upload} for each in objects]})
 
     def _change(self, name: str, what: str, body: bytes) -> None:
-        space = self.held.spaces[name]
+        space = self.served.spaces[name]
         if what == "commit/main":
             return self._commit(name, [json.loads(line) for line in body.splitlines()])
         value = json.loads(body)
@@ -132,19 +118,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, asked: dict[str, Any]) -> None:
         name = f"{asked['organization']}/{asked['name']}"
         assert (asked["type"], asked["sdk"]) == ("space", "gradio")
-        if name in self.held.spaces:
-            return self._json({"url": f"{self.held.url}/spaces/{name}"}, 409)
-        self.held.spaces[name] = HeldSpace(private=asked.get("visibility") == "private")
-        return self._json({"url": f"{self.held.url}/spaces/{name}"})
+        if name in self.served.spaces:
+            return self._json({"url": f"{self.served.url}/spaces/{name}"}, 409)
+        self.served.spaces[name] = HeldSpace(private=asked.get("visibility") == "private")
+        return self._json({"url": f"{self.served.url}/spaces/{name}"})
 
     def _commit(self, name: str, lines: list[dict[str, Any]]) -> None:
-        space = self.held.spaces[name]
+        space = self.served.spaces[name]
         for line in lines:
             value = line["value"]
             if line["key"] == "file":
                 space.files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
-                space.files[value["path"]] = self.held.stored[value["oid"]]
+                space.files[value["path"]] = self.served.stored[value["oid"]]
             elif line["key"] == "deletedFile":
                 del space.files[value["path"]]
             else:
@@ -152,11 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
                 space.commits.append(value["summary"])
         commit = "2" * 40
         self._json(
-            {"success": True, "commitUrl": f"{self.held.url}/spaces/{name}/commit/{commit}", "commitOid": commit}
+            {"success": True, "commitUrl": f"{self.served.url}/spaces/{name}/commit/{commit}", "commitOid": commit}
         )
 
     def _space_or_tree(self, name: str, tree: bool) -> None:
-        space = self.held.spaces.get(name)
+        space = self.served.spaces.get(name)
         if space is None:
             return self._refuse(404, "RepoNotFound")
         if not tree:
@@ -165,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._json([{"type": "file", "path": p, "size": len(c), "oid": p} for p, c in files])
 
     def _model(self, name: str) -> None:
-        files = self.held.models.get(name)
+        files = self.served.models.get(name)
         if files is None:
             return self._refuse(404, "RepoNotFound")
         return self._json({"id": name, "sha": commit_of(name), "siblings": [{"rfilename": each} for each in files]})
