@@ -7,19 +7,19 @@ import contextvars
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 from adapter_shelf import Shelf
-from grant_room import ENDLESS, Listener, ask, both, placed, space, until
+from grant_room import ENDLESS, Listener, Space, ask, both, placed, space, until
 
 from playground.engines.batched import BatchedEngine
 from playground.engines.zero_gpu.rehearsal import RehearsedError
 from playground.engines.zero_gpu.turn import Said, Turn
 from playground.errors import ContextFullError, EngineBusyError, EngineClosedError, EngineError
-from playground.types import AdapterUse, GenerationChunk, LoadProgress
+from playground.types import AdapterUse, GenerationChunk, GenerationRequest, LoadProgress
 
 VISITOR: contextvars.ContextVar[str] = contextvars.ContextVar("VISITOR", default="nobody")
 
@@ -64,13 +64,19 @@ async def test_an_abort_ends_the_stream_with_what_was_said() -> None:
     await one.pool.close()
 
 
-async def test_when_all_have_left_the_grant_ends_and_leaves_nothing() -> None:
-    one = space()
-    requests = both(**ENDLESS)
+async def both_answering(one: Space, requests: Sequence[GenerationRequest]) -> list[Listener]:
+    """The panels of one turn, when each has begun to speak."""
     one.pool.expect(requests)
     listeners = [Listener(one.pool, request) for request in requests]
     for listener in listeners:
         await listener.speaks()
+    return listeners
+
+
+async def test_when_all_have_left_the_grant_ends_and_leaves_nothing() -> None:
+    one = space()
+    requests = both(**ENDLESS)
+    listeners = await both_answering(one, requests)
     grant = next(iter(one.pool._running))
     folder = one.turns[0].folder
     assert folder.exists()
@@ -138,10 +144,7 @@ async def test_a_model_that_fails_in_the_worker_leaves_the_other(monkeypatch: py
 async def test_a_worker_that_is_killed_leaves_what_was_said() -> None:
     one = space()
     requests = both(**ENDLESS)
-    one.pool.expect(requests)
-    listeners = [Listener(one.pool, request) for request in requests]
-    for listener in listeners:
-        await listener.speaks()
+    listeners = await both_answering(one, requests)
     os.kill(one.rehearsal.workers[0], signal.SIGKILL)
     for listener in listeners:
         with pytest.raises(EngineError, match="The GPU was taken back in the middle of the answer"):
@@ -259,10 +262,7 @@ async def test_turns_that_never_begin_are_forgotten(monkeypatch: pytest.MonkeyPa
 async def test_closing_ends_every_answer() -> None:
     one = space()
     requests = both(**ENDLESS)
-    one.pool.expect(requests)
-    listeners = [Listener(one.pool, request) for request in requests]
-    for listener in listeners:
-        await listener.speaks()
+    listeners = await both_answering(one, requests)
     await one.pool.close()
     for listener in listeners:
         with pytest.raises(EngineClosedError, match="shutting down"):
