@@ -66,7 +66,10 @@ def _cuttings(draw: st.DrawFn) -> str:
 
 @cache
 def byte_level_tokenizer(vocab_size: int = 400) -> PreTrainedTokenizerFast:
-    """As GPT-2's and Polyglot's: every character is its UTF-8 bytes, and tokens may end inside one."""
+    """As GPT-2's and Polyglot's: every character is its UTF-8 bytes, and tokens may end inside one.
+
+    All tests of a process share it: whoever changes it changes a copy.
+    """
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -192,7 +193,7 @@ async def test_a_template_of_the_users_does_not_become_messages() -> None:
 
 
 def with_bos(*, adds: bool) -> Any:
-    tokenizer = byte_level_tokenizer()
+    tokenizer = deepcopy(byte_level_tokenizer())
     tokenizer.add_special_tokens({"bos_token": "<s>"})
     if adds:
         bos = [("<s>", tokenizer.bos_token_id)]
