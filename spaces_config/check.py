@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from model_registry.catalog_file import read_catalog_file
 from model_registry.spec import ModelSpec, ServerSpec
+from playground.engines.zero_gpu.capacity import GRANT, grant_options
 from playground.errors import PlaygroundError
 from playground.placement.plan import PlanOptions
 from playground.placement.planner import plan
@@ -96,22 +97,26 @@ def _options(space: Space, folder: Path) -> list[str]:
 def _placement(space: Space, folder: Path) -> list[str]:
     """The planner's word on the models and the hardware, with the options that the app will have."""
     settings = _settings(space, folder)
-    if space.profile.elsewhere or isinstance(settings, str):
+    if isinstance(settings, str):
         return []
-    options = PlanOptions(settings.contexts, settings.quantise, settings.offload, space.quantises)
-    plan(space.models, space.hardware.devices, options)
+    if space.hardware.zero_gpu:
+        options = grant_options(settings.contexts, settings.quantise, settings.offload)
+        plan(space.models_here, [GRANT], options)
+    else:
+        options = PlanOptions(settings.contexts, settings.quantise, settings.offload, space.quantises)
+        plan(space.models_here, space.hardware.devices, options)
     return []
 
 
 def _disk(space: Space, _: Path) -> list[str]:
-    room, needed = space.hardware.disk_gb, sum(_bytes(space, spec) for spec in space.models) / 1e9
+    room, needed = space.hardware.disk_gb, sum(map(_downloaded, space.models_here)) / 1e9
     if room is None or needed < room:
         return []
     return [f"The models take {needed:.0f} GB of the disk, and {space.profile.hardware} has {room:g} GB."]
 
 
-def _bytes(space: Space, spec: ModelSpec) -> int:
-    return 0 if space.profile.elsewhere or spec.weights.hub is None else spec.weights.bytes
+def _downloaded(spec: ModelSpec) -> int:
+    return 0 if spec.weights.hub is None else spec.weights.bytes
 
 
 def _adapters(space: Space, _: Path) -> list[str]:

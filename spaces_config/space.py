@@ -47,6 +47,12 @@ class Space:
         return tuple(self.registry.get(name) for name in self.profile.models)
 
     @property
+    def models_here(self) -> tuple[ModelSpec, ...]:
+        """Those of them that the Space itself runs."""
+        served = {self.registry.get(server.serves).id for server in self.servers}
+        return () if self.profile.elsewhere else tuple(spec for spec in self.models if spec.id not in served)
+
+    @property
     def servers(self) -> tuple[ServerSpec, ...]:
         return self.registry.servers()
 
@@ -72,7 +78,7 @@ class Space:
     @property
     def quantises(self) -> bool:
         """Whether weights may be loaded in 8 or 4 bits there."""
-        return self.profile.quantise != "none" and self.hardware.gpus > 0
+        return self.profile.quantise != "none" and self.hardware.gpus > 0 and not self.hardware.zero_gpu
 
     @property
     def requirements(self) -> str:

@@ -13,17 +13,16 @@ from typing import Any  # noqa: E402
 
 from grant_room import ENDLESS, MODELS, Listener, both, library, registry  # noqa: E402
 
+from playground.engines.zero_gpu.capacity import GRANT, grant_options  # noqa: E402
 from playground.engines.zero_gpu.decorator import gpu_decorator  # noqa: E402
-from playground.engines.zero_gpu.place import card  # noqa: E402
 from playground.engines.zero_gpu.pool import ZeroGpuPool  # noqa: E402
 from playground.engines.zero_gpu.start import zero_gpu_pool  # noqa: E402
 from playground.errors import PlaygroundError  # noqa: E402
-from playground.placement.plan import PlanOptions  # noqa: E402
 
 
 def main() -> None:
     decorate = gpu_decorator("on")
-    pool = zero_gpu_pool(registry(), MODELS, card(rehearsed=False), PlanOptions(), decorate, library())
+    pool = zero_gpu_pool(registry(), MODELS, GRANT, grant_options(), decorate, library())
     import spaces.zero.torch
 
     spaces.zero.torch.pack()  # as at the launch of the page, after which nobody here may touch a tensor

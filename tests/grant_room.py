@@ -16,14 +16,15 @@ from playground.adapters.fetch import AdapterStore
 from playground.adapters.known_layers import KnownLayers, find_layers
 from playground.adapters.library import AdapterLibrary
 from playground.engines.pooling.reading import Adapters
+from playground.engines.zero_gpu.capacity import grant_options
 from playground.engines.zero_gpu.duration import Costs
-from playground.engines.zero_gpu.place import Placed, card, place
+from playground.engines.zero_gpu.place import Placed, place
 from playground.engines.zero_gpu.pool import ZeroGpuPool
 from playground.engines.zero_gpu.rehearsal import Rehearsal
 from playground.engines.zero_gpu.start import offered
 from playground.engines.zero_gpu.turn import Said, Task, Turn
 from playground.engines.zero_gpu.worker import Crew
-from playground.placement.plan import PlanOptions
+from playground.placement.devices import find_device
 from playground.settings import Settings
 from playground.types import GenerationChunk, GenerationRequest, Message, SamplingParams
 
@@ -51,7 +52,7 @@ def library() -> AdapterLibrary:
 def placed() -> dict[str, Placed]:
     """Never run in this process, so that tests can share them."""
     specs = [registry().get(model_id) for model_id in MODELS]
-    return place(specs, card(rehearsed=True), PlanOptions(), lambda spec: offered(spec, library()))
+    return place(specs, find_device("cpu"), grant_options(), lambda spec: offered(spec, library()))
 
 
 def costs(**longest: int) -> Costs:
@@ -101,7 +102,7 @@ def space(
                 yield said
 
     placements = {model_id: one.placement for model_id, one in placed().items()}
-    device, known = card(rehearsed=True), adapters or library()
+    device, known = find_device("cpu"), adapters or library()
     made = Space(rehearsal, ZeroGpuPool(registry(), placements, device, recorded, known, join_s=join_s))
     return made
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from playground.errors import PlacementError
 from playground.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,17 +63,13 @@ def _in_processes(settings: Settings, registry: Registry) -> tuple[Pool, tuple[s
 
 def _in_grants(settings: Settings, decorate: Decorate, registry: Registry) -> tuple[Pool, tuple[str, ...]]:
     from playground.adapters.known_layers import find_layers
-    from playground.engines.zero_gpu.place import card
+    from playground.engines.zero_gpu.capacity import GRANT, grant_options
     from playground.engines.zero_gpu.start import zero_gpu_pool
     from playground.placement.defaults import default_models
-    from playground.placement.plan import PlanOptions
+    from playground.placement.devices import find_device
 
-    if settings.quantise in ("8-bit", "4-bit") or settings.offload:
-        raise PlacementError(
-            "On ZeroGPU weights are neither quantised nor offloaded: start without --quantise and --offload."
-        )
-    device = card(rehearsed=settings.zero_gpu == "rehearse")
-    options = PlanOptions(settings.contexts)
+    options = grant_options(settings.contexts, settings.quantise, settings.offload)
+    device = find_device("cpu") if settings.zero_gpu == "rehearse" else GRANT
     models = settings.models or default_models(registry, [device], options)
     adapters = _library(settings, registry, find_layers)
     elsewhere = _elsewhere(settings, registry)

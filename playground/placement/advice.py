@@ -91,10 +91,10 @@ def _nearest(question: Question, find_plan: FindPlan) -> str:
 def _changes(question: Question) -> Iterator[tuple[str, Question]]:
     quantised = replace(question.options, quantisation="auto", can_quantise=True)
     with_bits = f"ith quantised weights where they help ({_way_to_quantise(question.options)})"
-    helps = quantised != question.options
+    helps = quantised != question.options and not question.options.strict
     if helps:
         yield f"W{with_bits}", replace(question, options=quantised)
-    if not question.options.offload:
+    if not question.options.offload and not question.options.strict:
         offload = replace(question.options, offload=True)
         yield "With layers in the CPU's memory (--offload), slowly", replace(question, options=offload)
     for some, without in _fewer(question.specs):
@@ -118,7 +118,7 @@ def _fewer(specs: Sequence[ModelSpec]) -> Iterator[tuple[Sequence[ModelSpec], st
 def _smallest_card(question: Question, find_plan: FindPlan) -> str:
     """Which GPU would do as asked; where any weights will do, at 16 bits, and a smaller one with quantised weights."""
     options = question.options
-    if options.quantisation in ("8-bit", "4-bit"):
+    if options.quantisation in ("8-bit", "4-bit") or options.strict:
         ways = [options]
     else:
         ways = [replace(options, quantisation="none"), replace(options, quantisation="auto", can_quantise=True)]

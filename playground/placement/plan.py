@@ -37,6 +37,7 @@ class PlanOptions:
     offload: whether weights may lie in the CPU's memory and travel to the GPU for every token.
     can_quantise: whether quantised weights can be loaded here. Where they cannot, "auto" quantises nothing, and "8-bit"
         and "4-bit" have no place on a GPU.
+    strict: whether weights are quantised and offloaded by nobody here, so that neither is suggested where nothing fits.
     views: engines that one model with adapters may have at a time, at least one.
     """
 
@@ -44,6 +45,7 @@ class PlanOptions:
     quantisation: QuantisationChoice = "auto"
     offload: bool = False
     can_quantise: bool = True
+    strict: bool = False
     views: int = 8
 
 

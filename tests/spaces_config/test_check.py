@@ -9,7 +9,7 @@ from a_space import a_space, built, server_file
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
-from playground.engines.zero_gpu.place import card
+from playground.engines.zero_gpu.capacity import GRANT, grant_options
 from playground.placement.plan import PlanOptions
 from playground.placement.planner import plan
 from playground.settings import Settings
@@ -69,12 +69,33 @@ def test_where_the_planner_puts_each_profiles_models(name: str, contexts: list[i
     assert ("cpu" in used) is (gpus == 0)
 
 
-def test_the_models_of_zero_gpu_have_a_place_on_what_the_app_plans_for_there(tmp_path: Path) -> None:
-    """It leaves some of the card free for adapters, which this check does not know."""
-    space = a_space("zero-gpu", tmp_path)
-    options = PlanOptions(space.profile.contexts, "none", can_quantise=False)
-    assert all(len(place.shares) == 1 for place in plan(space.models, [card(rehearsed=False)], options).placements)
-    assert card(rehearsed=False).total_bytes <= 48e9
+def test_zero_gpu_is_checked_with_what_the_app_plans_for_there(tmp_path: Path) -> None:
+    """Some of the card stays free for adapters, and nothing is quantised, whatever the profile says of it."""
+    space, out = built("zero-gpu", tmp_path)
+    placements = plan(space.models, [GRANT], grant_options(space.profile.contexts)).placements
+    assert all(len(place.shares) == 1 for place in placements)
+    three = (*space.profile.models, "kullm-polyglot-12.8b-v2")
+    space, out = built("zero-gpu", tmp_path / "three", models=three, quantise="auto")
+    (problem,) = check(space, out)
+    assert "do not fit together: " in problem
+    assert "quantise" not in problem
+    assert "bitsandbytes" not in (out / "requirements.txt").read_text()
+
+
+def test_bits_on_zero_gpu_are_refused_as_the_app_refuses_them(tmp_path: Path) -> None:
+    space, out = built("zero-gpu", tmp_path, quantise="4-bit")
+    (problem,) = check(space, out)
+    assert problem.startswith("On ZeroGPU weights are neither quantised nor offloaded")
+
+
+def test_what_a_server_has_takes_no_room_of_the_space(tmp_path: Path) -> None:
+    server = server_file(tmp_path / "given", "kullm3")
+    changes = {"models": ("demo-krutrim", "kullm3"), "adapters": ("krutrim-casual", "krutrim-formal")}
+    alone, out = built("cpu-basic", tmp_path, **changes)
+    assert any("do not fit together" in problem for problem in check(alone, out))
+    space = Space(alone.profile, load_registry([server]), (), (server,))
+    build(space, out)
+    assert check(space, out) == []
 
 
 def test_zero_gpu_wants_its_own_python_and_torch(tmp_path: Path) -> None:

@@ -24,16 +24,9 @@ from playground.engines.checkpoints.tokenizers import load_tokenizer
 from playground.engines.checkpoints.weights import load_model
 from playground.engines.in_process import InProcessEngine, Weights
 from playground.errors import AdapterError
-from playground.placement.devices import find_device
 from playground.placement.plan import Device, Placement, PlanOptions
 from playground.placement.planner import plan
 from playground.prompting.encoder import PromptEncoder
-
-LARGE_BYTES = 48_000_000_000
-"""What a grant of the size "large" has of its card: half of an RTX PRO 6000."""
-
-ADAPTERS_BYTES = 3_000_000_000
-"""Left free there for adapters, and for the caches of the engines that run with them."""
 
 log = logging.getLogger(__name__)
 
@@ -77,22 +70,20 @@ class Placed:
         return BatchedEngine(tree, self._encoder, options=options, weights=weights)
 
 
-def card(rehearsed: bool) -> Device:
-    """The device that models are planned for: what a grant will have, which is not here yet; or this machine's CPU."""
-    if rehearsed:
-        return find_device("cpu")
-    return Device("cuda:0", "cuda", total_bytes=LARGE_BYTES, free_bytes=LARGE_BYTES - ADAPTERS_BYTES)
-
-
 def place(specs: Sequence[ModelSpec], device: Device, options: PlanOptions, adapters: Check) -> dict[str, Placed]:
     """All these models on the device, by their ids; downloads what is not here. Takes minutes.
+
+    Args:
+        specs: the models.
+        device, options: as `capacity` has them.
+        adapters: those that shall lie beside each.
 
     Raises:
         PlacementError: they do not fit together.
         LoadError: the files of one cannot be had or read.
     """
     torch.set_num_threads(1)  # a fork waits for ever for OpenMP's threads, where the process that it is of had some
-    together = plan(specs, [device], replace(options, quantisation="none", can_quantise=False))
+    together = plan(specs, [device], options)
     placed = {}
     for spec in specs:
         one = placed[spec.id] = _placed(spec, together.of(spec.id), device)

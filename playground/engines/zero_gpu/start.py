@@ -39,7 +39,7 @@ def zero_gpu_pool(
         registry: the catalog.
         models: ids or aliases of those that will answer; those that a server of the catalog has are not read.
         device: what a grant has.
-        options: what is asked of the placement; it is never quantised.
+        options: what is asked of the placement, as `capacity` allows it.
         decorate: gives the task its GPU.
         adapters: those that a model's menu offers are put beside it.
         elsewhere: which servers may be asked.
