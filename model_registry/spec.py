@@ -27,6 +27,9 @@ FACTS = ("parameters", "dtype", "context_length", "languages", "released", "weig
 ADAPTER_FACTS = ("base_models", "languages", "about", "weights")
 """The same for `AdapterSpec.sources`."""
 
+HUB_LOGINS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_ID_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+"""Where huggingface_hub finds this machine's login at the Hub, or what it gets one for. No server may have it."""
+
 NO_ADAPTER = "none"
 """What people choose to have the plain model; no adapter may be called so."""
 
@@ -223,3 +226,13 @@ class ServerSpec(_Stated):
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     key: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
     messages_only: Annotated[bool, Field(strict=True)] = False
+
+    @field_validator("key")
+    @classmethod
+    def _is_no_login(cls, value: str | None) -> str | None:
+        if value in HUB_LOGINS:
+            raise ValueError(
+                f"{value} is this machine's login at the Hub, which goes to no server: put the server's key into a "
+                "variable of another name"
+            )
+        return value

@@ -13,6 +13,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Sp
 from huggingface_hub.utils import validate_repo_id
 from pydantic import SecretStr
 
+from model_registry.spec import HUB_LOGINS
 from playground.errors import SpaceError
 from playground.hub_errors import upload_errors
 from playground.settings import read_secret
@@ -51,8 +52,9 @@ def look(api: HfApi, repo: str, private: bool) -> Target:
 
 
 def found_secrets(space: Space, environment: Mapping[str, str] | None = None) -> dict[str, SecretStr]:
-    """Those of the Space that the environment of this command holds, by name."""
-    values = {secret.name: read_secret(secret.name, environment) for secret in space.secrets}
+    """Those of the Space that the environment of this command holds, by name; never who runs it at the Hub."""
+    names = [secret.name for secret in space.secrets if secret.name not in HUB_LOGINS]
+    values = {name: read_secret(name, environment) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -69,7 +71,7 @@ def settings(space: Space, secrets: Mapping[str, SecretStr]) -> str:
     lines = [
         f"hardware: {space.profile.hardware} ({space.hardware}){price}",
         *(f"variable {item.name}: {item.value}" for item in space.variables),
-        *(f"secret {secret.name}: {_secret_state(secret.name in secrets)}. {secret.about}" for secret in space.secrets),
+        *(f"secret {secret.name}: {_state_of(secret.name, secrets)}. {secret.about}" for secret in space.secrets),
     ]
     return "\n".join(lines)
 
@@ -123,5 +125,7 @@ def _state(target: Target) -> str:
     return f"is there already, with {len(target.there)} files; who may see it stays as it is"
 
 
-def _secret_state(found: bool) -> str:
-    return "set from the environment" if found else "not in the environment; set it in the Space's settings"
+def _state_of(name: str, secrets: Mapping[str, SecretStr]) -> str:
+    if name in HUB_LOGINS:
+        return "not taken from the environment, where it is your own login; set the Space's own in its settings"
+    return "set from the environment" if name in secrets else "not in the environment; set it in the Space's settings"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from catalog_text import rewrite
+from huggingface_hub import _oidc
+from huggingface_hub.utils import _auth
 
 from model_registry.registry import Registry
+from model_registry.spec import HUB_LOGINS
 from playground.errors import CatalogError, EngineError, UnknownModelError
 
 USER_FILE = """\
@@ -96,6 +100,18 @@ def test_a_wrong_key_is_told_with_file_and_line_and_no_secret_quoted(user_file: 
     assert f"`{WRONG[old][new]}`" in told
     assert "secret" not in told
     assert "sk-12345" not in told
+
+
+@pytest.mark.parametrize("name", HUB_LOGINS)
+def test_the_machines_login_at_the_hub_is_no_servers_key(user_file: Path, name: str) -> None:
+    told = refusal(rewrite(user_file, "CELLAR_KEY", name))
+    assert f"{user_file}: line 6: `key`: {name} is this machine's login at the Hub, which goes to no server" in told
+    assert "put the server's key into a variable of another name" in told
+
+
+def test_those_are_all_that_huggingface_hub_logs_in_with() -> None:
+    sources = "".join(Path(str(module.__file__)).read_text("utf-8") for module in (_auth, _oidc))
+    assert sorted(set(re.findall(r"""environ\.get\(["'](\w*TOKEN)["']\)""", sources))) == sorted(HUB_LOGINS)
 
 
 def test_a_missing_key_is_told(user_file: Path) -> None:

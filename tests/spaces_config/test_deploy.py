@@ -17,6 +17,7 @@ from upload_hub import TOKEN, HeldSpace, UploadHub, commit_of
 from spaces_config.__main__ import NOT_PINNED, main
 from spaces_config.build import built_files
 from spaces_config.card import front_matter
+from spaces_config.profile import PROFILES
 from spaces_config.space import ROOT
 
 KRUTRIM, KULLM3 = "krutrim-ai-labs/Krutrim-1-instruct", "nlpai-lab/KULLM3"
@@ -138,6 +139,30 @@ def test_secrets_go_from_the_environment_to_the_hub_and_nowhere_else(
     card = front_matter(space.files["README.md"].decode())
     files = "config.json,tokenizer.json,tokenizer_config.json"
     assert card["preload_from_hub"] == [f"{name} {files} {commit_of(name)}" for name in (KRUTRIM, KULLM3)]
+
+
+def test_the_login_of_who_deploys_is_no_secret_of_the_space(
+    hub: UploadHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    text = (PROFILES / "cpu-basic.toml").read_text("utf-8")
+    profile = tmp_path / "mine.toml"
+    profile.write_text(f'{text}\n[[secrets]]\nname = "HF_TOKEN"\nabout = "Reads gated models."\n', "utf-8")
+    assert deploy(hub, "--profile", str(profile), "--repo", "me/demo", "--yes") == 0
+    assert hub.spaces["me/demo"].secrets == {}
+    said = capsys.readouterr()
+    assert "secret HF_TOKEN: not taken from the environment, where it is your own login" in said.out
+    assert "set the Space's own in its settings. Reads gated models." in said.out
+    assert TOKEN not in said.out + said.err
+
+
+def test_a_server_whose_key_would_be_the_login_is_refused(
+    hub: UploadHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = server_file(tmp_path, "demo-kullm3", key='"HF_TOKEN"')
+    assert deploy(hub, "--profile", "cpu-basic", "--repo", "me/demo", "--yes", "--server", str(server)) == 2
+    assert "`key`: HF_TOKEN is this machine's login at the Hub" in capsys.readouterr().err
+    assert hub.done == []
 
 
 def test_a_dry_run_writes_the_folder_and_stops(
