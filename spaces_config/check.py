@@ -22,8 +22,8 @@ from playground.settings import Settings
 from spaces_config import front_matter
 from spaces_config.build import CATALOG
 from spaces_config.card import front_matter as read_front_matter
-from spaces_config.requirements import pins
-from spaces_config.space import Space, our_requirements
+from spaces_config.requirements import pins, runs_on
+from spaces_config.space import ROOT, Space, our_requirements
 
 ZERO_TORCHES = ("2.8.0", "2.9.1", "2.10.0", "2.11.0")
 """Those that ZeroGPU takes (Hub documentation, August 2026)."""
@@ -51,7 +51,7 @@ def _front_matter(space: Space, folder: Path) -> list[str]:
     except (OSError, ValueError) as error:
         return [f"README.md has no front matter that can be read: {error}."]
     found = front_matter.problems(data)
-    found += front_matter.zero_gpu_problems(data) if space.hardware.zero_gpu else []
+    found += front_matter.python_problems(data, runs_on(ROOT / "pyproject.toml"), space.hardware.zero_gpu)
     if not (folder / str(data.get("app_file"))).is_file():
         found.append(f"README.md: there is no {data.get('app_file')}, which is to be run.")
     installed = pins((folder / "requirements.txt").read_text("utf-8")).get("gradio")

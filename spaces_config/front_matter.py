@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from huggingface_hub import SpaceHardware
+from packaging.specifiers import SpecifierSet
 
 from spaces_config.profile import Colour
 
@@ -85,8 +86,11 @@ def problems(data: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def zero_gpu_problems(data: Mapping[str, Any]) -> list[str]:
-    """What ZeroGPU alone would refuse."""
-    if (version := data.get("python_version")) in ZERO_PYTHONS:
-        return []
-    return [f"README.md: ZeroGPU takes Python {' or '.join(ZERO_PYTHONS)}, not {version}."]
+def python_problems(data: Mapping[str, Any], runs_on: SpecifierSet, zero_gpu: bool) -> list[str]:
+    """Whether the code runs on its Python. `runs_on`: what it needs. `zero_gpu`: the platform takes only some."""
+    version = data.get("python_version")
+    if not RULES["python_version"][0](version):
+        return []  # which `problems` tells
+    if zero_gpu and version not in (fit := list(runs_on.filter(ZERO_PYTHONS))):
+        return [f"README.md: on ZeroGPU the code runs with Python {' or '.join(fit)}, not {version}."]
+    return [] if runs_on.contains(str(version)) else [f"README.md: the code needs Python {runs_on}, not {version}."]

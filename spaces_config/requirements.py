@@ -9,6 +9,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
+
 from playground.errors import SpaceError
 
 PLATFORM = ("gradio[oauth,mcp]=={sdk_version}", "uvicorn>=0.14.0", "websockets>=10.4", "spaces")
@@ -48,6 +50,11 @@ def quantiser(pyproject: Path) -> str:
     """What the optional extra `quantisation` installs."""
     extras = tomllib.loads(pyproject.read_text("utf-8"))["project"]["optional-dependencies"]
     return "\n".join(extras["quantisation"])
+
+
+def runs_on(pyproject: Path) -> SpecifierSet:
+    """The Pythons that the code is written for."""
+    return SpecifierSet(tomllib.loads(pyproject.read_text("utf-8"))["project"]["requires-python"])
 
 
 def platform(version: str) -> tuple[str, ...]:

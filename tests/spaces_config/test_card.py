@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from a_space import a_space, server_file
+from packaging.specifiers import SpecifierSet
 
 from spaces_config import front_matter
 from spaces_config.card import card_data, readme
@@ -173,6 +174,10 @@ def test_a_missing_key_is_told(key: str, tmp_path: Path) -> None:
     assert front_matter.problems(data) == [f"README.md lacks the key {key!r}."]
 
 
-@pytest.mark.parametrize(("version", "fine"), [("3.12.12", True), ("3.10.13", True), ("3.12", False), ("3.11", False)])
-def test_zero_gpu_takes_two_pythons(version: str, fine: bool) -> None:
-    assert (front_matter.zero_gpu_problems({"python_version": version}) == []) is fine
+@pytest.mark.parametrize(
+    ("needed", "fine"), [(">=3.11", {"3.12.12"}), (">=3.10", {"3.10.13", "3.12.12"}), (">=3.13", set())]
+)
+def test_zero_gpu_takes_two_pythons(needed: str, fine: set[str]) -> None:
+    for version in ("3.12.12", "3.10.13", "3.12", "3.11"):
+        found = front_matter.python_problems({"python_version": version}, SpecifierSet(needed), zero_gpu=True)
+        assert (found == []) is (version in fine)

@@ -101,9 +101,26 @@ def test_what_a_server_has_takes_no_room_of_the_space(tmp_path: Path) -> None:
 def test_zero_gpu_wants_its_own_python_and_torch(tmp_path: Path) -> None:
     space, out = built("one-large-gpu", tmp_path, hardware="zero-a10g")
     assert check(space, out) == [
-        "README.md: ZeroGPU takes Python 3.10.13 or 3.12.12, not 3.11.",
+        "README.md: on ZeroGPU the code runs with Python 3.12.12, not 3.11.",
         "requirements.txt: ZeroGPU takes torch 2.8.0, 2.9.1, 2.10.0, 2.11.0, not 2.13.0.",
     ]
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.10", "3.10.13"])
+def test_a_python_that_cannot_run_the_code_is_told(version: str, tmp_path: Path) -> None:
+    space, out = built("cpu-basic", tmp_path, python_version=version)
+    assert check(space, out) == [f"README.md: the code needs Python >=3.11, not {version}."]
+
+
+def test_of_the_pythons_that_zero_gpu_takes_only_those_that_run_the_code_pass(tmp_path: Path) -> None:
+    space, out = built("zero-gpu", tmp_path, python_version="3.10.13")
+    assert check(space, out) == ["README.md: on ZeroGPU the code runs with Python 3.12.12, not 3.10.13."]
+
+
+def test_what_is_no_version_is_told_once(tmp_path: Path) -> None:
+    space, out = built("zero-gpu", tmp_path, python_version="3")
+    (problem,) = check(space, out)
+    assert "'python_version' must be a version" in problem
 
 
 def test_hardware_that_is_too_small_is_told_with_what_would_help(tmp_path: Path) -> None:
