@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from playground.errors import DownloadError, PlaygroundError, SpaceError
-from spaces_config.build import build, built_files, listing, unsaved
+from spaces_config.build import build, built_files, listing, require_outside, unsaved
 from spaces_config.check import check
 from spaces_config.deploy import found_secrets, look, outlook, require_name, settings, upload
 from spaces_config.hardware import flavours
@@ -66,6 +66,7 @@ def _deploy(asked: argparse.Namespace, api: HfApi) -> int:
     space = _space(asked) if asked.offline else _pinned(_space(asked), asked.dry_run, api)
     with tempfile.TemporaryDirectory() as temporary:
         folder: Path = asked.out or Path(temporary)
+        require_outside(folder, [Path(asked.profile)] if asked.profile.endswith(".toml") else [])
         files = build(space, folder)
         print(listing(files), end="\n\n")
         if _told(space, check(space, folder)):

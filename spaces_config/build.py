@@ -6,9 +6,11 @@ Only files that git knows, so that nothing slips out that merely lies about. Cal
 from __future__ import annotations
 
 import fnmatch
+import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,18 +51,21 @@ def build(space: Space, out: Path) -> tuple[BuiltFile, ...]:
     """Write the folder, in place of an older one. The files, by name.
 
     Raises:
-        SpaceError: there is something in `out` that is not ours, or no checkout to build from.
+        SpaceError: there is something in `out` that is not ours, it cannot be written, or there is no checkout to
+            build from.
     """
-    sources = app_files()
+    sources, card, requirements = app_files(), readme(space), space.requirements
+    require_outside(out, space.server_files)
     clear(out)
     pins = {f"{CATALOG}/{model_id}.toml": commit for model_id, commit in commits(space.pins).items()}
-    for path in sources:
-        _write(out / path, ROOT / path, pins.get(path))
-    for file in space.server_files:
-        _write(out / SERVERS / file.name, file, None)
-    (out / "requirements.txt").write_text(space.requirements, "utf-8")
-    (out / "README.md").write_text(readme(space), "utf-8")
-    return built_files(out)
+    with _writing(out):
+        (out / "README.md").write_text(card, "utf-8")  # first, so that what is broken off is known as ours
+        for path in sources:
+            _write(out / path, ROOT / path, pins.get(path))
+        for file in space.server_files:
+            _write(out / SERVERS / file.name, file, None)
+        (out / "requirements.txt").write_text(requirements, "utf-8")
+        return built_files(out)
 
 
 def built_files(out: Path) -> tuple[BuiltFile, ...]:
@@ -103,16 +108,39 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
+def require_outside(out: Path, files: Sequence[Path]) -> None:
+    """Raises SpaceError where one of the user's files lies in the folder that is emptied before it is built."""
+    folder = os.path.realpath(out)  # which, unlike Path.resolve, bears a link to itself
+    for file in files:
+        if any(Path(os.path.realpath(path)).is_relative_to(folder) for path in (file, file.parent)):
+            raise SpaceError(f"{file} lies in {out}, which is emptied first: move it, or name another folder.")
+
+
 def clear(out: Path) -> None:
-    """Make `out` an empty folder; what git keeps there stays. Raises SpaceError where it is not ours to empty."""
-    if out.exists() and not out.is_dir():
-        raise SpaceError(f"{out} is a file: name a folder.")
-    out.mkdir(parents=True, exist_ok=True)
-    found = [path for path in out.iterdir() if path.name != ".git"]
-    if found and not is_ours(out):
-        raise SpaceError(f"{out} holds files that were not built here, such as {found[0].name}: name another folder.")
-    for path in found:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    """Make `out` an empty folder; what git keeps there stays.
+
+    Raises:
+        SpaceError: it is not ours to empty, or the system does not let us.
+    """
+    with _writing(out):
+        if out.exists() and not out.is_dir():
+            raise SpaceError(f"{out} is a file: name a folder.")
+        out.mkdir(parents=True, exist_ok=True)
+        found = [path for path in out.iterdir() if path.name != ".git"]
+        if found and not is_ours(out):
+            named = found[0].name
+            raise SpaceError(f"{out} holds files that were not built here, such as {named}: name another folder.")
+        for path in sorted(found, key=lambda path: path.name == "README.md"):  # last, for it says that they are ours
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Raises SpaceError where the system does not let us write there."""
+    try:
+        yield
+    except OSError as error:
+        raise SpaceError(f"The folder {out} could not be written: {error}. Name another one.") from error
 
 
 def is_ours(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from playground.errors import CatalogError, SpaceError
 from spaces_config.__main__ import main
 from spaces_config.build import NOT_NEEDED, app_files, build, built_files, listing, unsaved
 from spaces_config.pins import Pin, pinned
-from spaces_config.profile import our_profiles
+from spaces_config.profile import PROFILES, our_profiles
 from spaces_config.space import ROOT, Space, load_registry
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -139,6 +140,60 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(SpaceError, match="is a file"):
         build(a_space("cpu-basic", tmp_path), tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "at all")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for out in (tmp_path / "file" / "x", tmp_path / "dangling", tmp_path / "loop", Path("/proc/foo")):
+        with pytest.raises(SpaceError) as caught:
+            build(a_space("cpu-basic", tmp_path), out)
+        assert str(caught.value).startswith(f"The folder {out} could not be written: ")
+        assert str(caught.value).endswith(". Name another one.")
+
+
+@pytest.mark.parametrize("where", ["servers", "mine", "."])
+def test_files_of_the_users_in_the_folder_are_not_lost(where: str, tmp_path: Path) -> None:
+    space, out = built("cpu-basic", tmp_path)
+    server = server_file(out / where, "demo-kullm3")
+    with pytest.raises(SpaceError, match=r"demo-kullm3\.toml lies in .*, which is emptied first: move it"):
+        build(Space(space.profile, load_registry([server]), (), (server,)), out)
+    assert server.is_file()
+    assert (out / "app.py").is_file()
+
+
+def test_nor_is_a_link_to_one_or_a_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space, out = built("cpu-basic", tmp_path)
+    server = server_file(tmp_path / "given", "demo-kullm3")
+    (out / "link.toml").symlink_to(server)
+    with pytest.raises(SpaceError, match="lies in"):
+        build(Space(space.profile, space.registry, (), (out / "link.toml",)), out)
+    mine = out / "mine.toml"
+    mine.write_text((PROFILES / "cpu-basic.toml").read_text("utf-8"), "utf-8")
+    assert main(["deploy", "--profile", str(mine), "--dry-run", "--offline", "--out", str(out)]) == 2
+    assert f"{mine} lies in {out}, which is emptied first" in capsys.readouterr().err
+    assert mine.is_file()
+
+
+@pytest.mark.parametrize("broken", ["copyfile", "rmtree"])
+def test_what_was_broken_off_is_built_again(broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, out = a_space("cpu-basic", tmp_path), tmp_path / "out"
+    if broken == "rmtree":
+        build(space, out)
+    work, left = getattr(shutil, broken), iter(range(1))
+
+    def breaks_off(*paths: Path) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        work(*paths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, broken, breaks_off)
+        with pytest.raises(KeyboardInterrupt):
+            build(space, out)
+    assert (out / "README.md").is_file()
+    assert {file.path for file in build(space, out)} == {*app_files(), "README.md", "requirements.txt"}
 
 
 def test_the_listing_names_every_file_with_its_size_and_the_sum(tmp_path: Path) -> None:
