@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -226,6 +227,18 @@ class ServerSpec(_Stated):
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     key: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
     messages_only: Annotated[bool, Field(strict=True)] = False
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            there = parts.hostname and parts.port != 0
+        except ValueError as error:
+            raise ValueError(f"{str(error)[:1].lower()}{str(error)[1:]}") from error
+        if not there:
+            raise ValueError("it names no host, or port 0: write one such as http://10.0.0.7:8000/v1")
+        return value
 
     @field_validator("key")
     @classmethod

@@ -31,6 +31,9 @@ ZERO_TORCHES = ("2.8.0", "2.9.1", "2.10.0", "2.11.0")
 PORTS = (80, 443, 8080)
 """Those that a Space may reach elsewhere (Hub documentation, "Spaces overview")."""
 
+OWN_NETWORKS = (".local", ".internal", ".lan", ".home.arpa", ".localhost")
+"""How names end that nobody elsewhere can look up; a name without a dot is one too."""
+
 
 def check(space: Space, folder: Path) -> list[str]:
     """What is in the way, a sentence each; empty where nothing is."""
@@ -175,4 +178,5 @@ def _is_private(host: str) -> bool:
     try:
         return not ipaddress.ip_address(host).is_global
     except ValueError:
-        return host == "localhost" or "." not in host
+        name = host.removesuffix(".")
+        return "." not in name or name.endswith(OWN_NETWORKS)

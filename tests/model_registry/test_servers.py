@@ -85,6 +85,11 @@ WRONG = {
         'url = "http://me:secret@10.0.0.7/v1"': "url",
         'url = "http://10.0.0.7/v1?key=secret"': "url",
         'url = "http://10.0.0.7/v 1"': "url",
+        'url = "http://10.0.0.7:99999/v1"': "url",
+        'url = "http://10.0.0.7:http/v1"': "url",
+        'url = "http://10.0.0.7:0/v1"': "url",
+        'url = "http://:8000/v1"': "url",
+        'url = "http://[10.0.0.7/v1"': "url",
     },
     'models = ["nlpai-lab/KULLM3", "casual"]': {"models = []": "models", 'models = "m"': "models"},
     'key = "CELLAR_KEY"': {'key = "sk-12345"': "key", 'key = "cellar key"': "key", 'token = "X"': "token"},
@@ -112,6 +117,10 @@ def test_the_machines_login_at_the_hub_is_no_servers_key(user_file: Path, name: 
 def test_those_are_all_that_huggingface_hub_logs_in_with() -> None:
     sources = "".join(Path(str(module.__file__)).read_text("utf-8") for module in (_auth, _oidc))
     assert sorted(set(re.findall(r"""environ\.get\(["'](\w*TOKEN)["']\)""", sources))) == sorted(HUB_LOGINS)
+
+
+def test_an_impossible_port_is_told_with_what_is_possible(user_file: Path) -> None:
+    assert "`url`: port out of range 0-65535." in refusal(rewrite(user_file, ":8000", ":99999"))
 
 
 def test_a_missing_key_is_told(user_file: Path) -> None:

@@ -217,6 +217,12 @@ def test_models_elsewhere_need_a_server_each(tmp_path: Path) -> None:
         ("https://192.168.1.5/v1", "an address of your own network"),
         ("https://127.0.0.1/v1", "an address of your own network"),
         ("https://localhost/v1", "an address of your own network"),
+        ("https://gpu/v1", "an address of your own network"),
+        ("https://gpu.local/v1", "an address of your own network"),
+        ("https://gpu.corp.internal/v1", "an address of your own network"),
+        ("https://gpu.lan./v1", "an address of your own network"),
+        ("https://GPU.home.arpa/v1", "an address of your own network"),
+        ("https://gpu.localhost/v1", "an address of your own network"),
     ],
 )
 def test_servers_that_a_space_cannot_reach_or_would_tell_its_key_are_told(
