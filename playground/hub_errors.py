@@ -39,6 +39,7 @@ class Asked:
 
     name: what people call it.
     place: where it is written to.
+    lack: what keeps it from being had without the Hub.
     right_revision, without_hub: how to correct a revision that is not there, and how to do without the Hub.
     resumes: whether a download goes on where it stopped.
     """
@@ -47,6 +48,7 @@ class Asked:
     revision: str
     name: str
     place: str
+    lack: str = "is not on this machine"
     right_revision: str = "check its branches and tags"
     without_hub: str = "copy its files here and give their folder"
     resumes: bool = False
@@ -111,7 +113,7 @@ def _sentence(asked: Asked, error: Exception) -> str:
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
         error = error.__cause__  # the Hub was reached, and huggingface_hub has looked into its cache since
     if isinstance(error, NO_HUB):
-        return f"{asked.name} is not on this machine and the Hub cannot be reached: go online, or {asked.without_hub}."
+        return f"{asked.name} {asked.lack} and the Hub cannot be reached: go online, or {asked.without_hub}."
     if isinstance(error, HfHubHTTPError | EntryNotFoundError | HFValidationError):
         return _refusal(asked, error)
     if isinstance(error, XetDownloadError):

@@ -16,7 +16,7 @@ from model_registry.catalog_file import line_of
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
 from playground.engines.checkpoints.checkpoint import MODEL_FILES, TOKENIZER_FILES
-from playground.hub_errors import asked_for, hub_errors
+from playground.hub_errors import Asked, hub_errors
 from spaces_config.profile import Preload, Profile
 
 ASK_S = 20.0
@@ -56,10 +56,23 @@ def resolve(profile: Profile, registry: Registry, api: HfApi) -> tuple[Pin, ...]
 
 
 def _resolve(item: Preload, spec: ModelSpec, api: HfApi) -> Pin:
-    with hub_errors(asked_for(spec)):
+    with hub_errors(_asked_for(spec)):
         info = api.model_info(str(spec.weights.hub), revision=spec.weights.revision, timeout=ASK_S)
     names = sorted(file.rfilename for file in info.siblings or ())
     return Pin(spec, info.sha, tuple(filter_repo_objects(names, allow_patterns=FILES[item.files])))
+
+
+def _asked_for(spec: ModelSpec) -> Asked:
+    """A model's commit: no file of it comes here."""
+    return Asked(
+        repo=str(spec.weights.hub),
+        revision=spec.weights.revision,
+        name=f"The commit of {spec.name}",
+        place="this machine",
+        lack="is known to the Hub alone",
+        right_revision="correct `revision` in the catalog",
+        without_hub="look at a folder without commits with `--dry-run --offline`",
+    )
 
 
 def pinned(catalog_file: str, commit: str) -> str:

@@ -31,6 +31,11 @@ FILES = [
 ]
 SHOWN = "zero-gpu zero-a10g 1 GPU of 44.7 GiB 3.12.12 2.11.0 krutrim-1-instruct kullm3"
 
+UNREACHED = (
+    "The commit of Krutrim-1 Instruct is known to the Hub alone and the Hub cannot be reached: go online, or look at a "
+    "folder without commits with `--dry-run --offline`.\n"
+)
+
 
 @pytest.fixture
 def hub() -> Iterator[UploadHub]:
@@ -216,13 +221,20 @@ def test_without_the_hub_a_dry_run_says_that_nothing_is_pinned(
     arguments = ["--profile", "zero-gpu", "--dry-run", "--out", str(tmp_path / "out")]
     assert deploy(gone, *arguments) == 1
     told = capsys.readouterr()
-    assert "the Hub cannot be reached" in told.err
+    assert told.err == UNREACHED
     assert NOT_PINNED in told.out
     assert front_matter((tmp_path / "out" / "README.md").read_text("utf-8"))["preload_from_hub"] == [KRUTRIM, KULLM3]
     assert deploy(gone, *arguments, "--offline") == 0
     told = capsys.readouterr()
     assert told.err == ""
     assert NOT_PINNED in told.out
+
+
+def test_without_the_hub_nothing_is_deployed_and_a_dry_run_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with UploadHub() as gone:
+        pass
+    assert deploy(gone, "--profile", "zero-gpu", "--repo", "me/both", "--yes") == 2
+    assert capsys.readouterr().err == UNREACHED
 
 
 def test_a_space_that_would_not_work_is_not_uploaded(hub: UploadHub, capsys: pytest.CaptureFixture[str]) -> None:
