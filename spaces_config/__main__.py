@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 
 from playground.errors import DownloadError, PlaygroundError, SpaceError
 from spaces_config.build import build, built_files, listing, require_outside, unsaved
-from spaces_config.check import check
+from spaces_config.check import check, check_secrets
 from spaces_config.deploy import found_secrets, look, outlook, require_name, settings, upload
 from spaces_config.hardware import flavours
 from spaces_config.pins import resolve, unpinned
@@ -55,7 +55,7 @@ def _check(asked: argparse.Namespace) -> int:
     space = _space(asked)
     with tempfile.TemporaryDirectory() as folder:
         build(space, Path(folder))
-        return _told(space, check(space, Path(folder)))
+        return _told(space, Path(folder))
 
 
 def _deploy(asked: argparse.Namespace, api: HfApi) -> int:
@@ -69,7 +69,7 @@ def _deploy(asked: argparse.Namespace, api: HfApi) -> int:
         require_outside(folder, [Path(asked.profile)] if asked.profile.endswith(".toml") else [])
         files = build(space, folder)
         print(listing(files), end="\n\n")
-        if _told(space, check(space, folder)):
+        if _told(space, folder):
             return 1
         if asked.dry_run:
             print(settings(space, found_secrets(space)))
@@ -109,7 +109,8 @@ def _pinned(space: Space, dry_run: bool, api: HfApi) -> Space:
         return space
 
 
-def _told(space: Space, problems: Sequence[str]) -> int:
+def _told(space: Space, folder: Path) -> int:
+    problems = [*check(space, folder), *check_secrets(space, folder, found_secrets(space))]
     for problem in problems:
         print(f"- {problem}", file=sys.stderr)
     for remark in unsaved():

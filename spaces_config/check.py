@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import io
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from model_registry.catalog_file import read_catalog_file
 from model_registry.spec import ModelSpec, ServerSpec
+from playground.engines.remoting.connection import plain_key
 from playground.engines.zero_gpu.capacity import GRANT, grant_options
 from playground.errors import PlaygroundError
 from playground.placement.plan import PlanOptions
@@ -39,6 +42,28 @@ def check(space: Space, folder: Path) -> list[str]:
     """What is in the way, a sentence each; empty where nothing is."""
     checks = (_front_matter, _requirements, _options, _placement, _disk, _adapters, _preload, _licences, _servers)
     return [problem for each in checks for problem in _told(each, space, folder)]
+
+
+def check_secrets(space: Space, folder: Path, secrets: Mapping[str, SecretStr]) -> list[str]:
+    """Those that the app would not start with, or could not send. By their names: what they hold is told nowhere."""
+    if isinstance(_settings(space, folder), str):
+        return []  # which `check` tells
+    keys = {server.key for server in space.servers}
+    about = {secret.name: secret.about for secret in space.secrets}
+    return [
+        f"The secret {name} of this environment is none that the app can read. {about[name]}"
+        for name, value in secrets.items()
+        if isinstance(_settings(space, folder, {name: value.get_secret_value()}), str)
+        or (name in keys and not _is_key(value))
+    ]
+
+
+def _is_key(value: SecretStr) -> bool:
+    try:
+        plain_key(value)
+    except PlaygroundError:
+        return False
+    return True
 
 
 def _told(each: Callable[[Space, Path], list[str]], space: Space, folder: Path) -> list[str]:
@@ -78,12 +103,12 @@ def _requirements(space: Space, folder: Path) -> list[str]:
     return found
 
 
-def _settings(space: Space, folder: Path) -> Settings | str:
-    """As the app will read them there, or why it will not."""
+def _settings(space: Space, folder: Path, secrets: Mapping[str, str] | None = None) -> Settings | str:
+    """As the app will read them there, or why it will not, which may quote the secrets."""
     said = io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stderr(said):
         try:
-            return Settings.read([], space.environment())
+            return Settings.read([], {**space.environment(), **(secrets or {})})
         except SystemExit:
             return said.getvalue().strip().splitlines()[-1]
 

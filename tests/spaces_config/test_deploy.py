@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,6 +168,36 @@ def test_a_server_whose_key_would_be_the_login_is_refused(
     server = server_file(tmp_path, "demo-kullm3", key='"HF_TOKEN"')
     assert deploy(hub, "--profile", "cpu-basic", "--repo", "me/demo", "--yes", "--server", str(server)) == 2
     assert "`key`: HF_TOKEN is this machine's login at the Hub" in capsys.readouterr().err
+    assert hub.done == []
+
+
+@pytest.mark.parametrize("value", ["ann", "ann:s3cr3t,with-a-comma", ":s3cr3t"])
+@pytest.mark.parametrize("command", ["check", "dry run", "deploy"])
+def test_users_whom_the_app_would_not_take_are_told_and_not_quoted(
+    hub: UploadHub, value: str, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLAYGROUND_USERS", value)
+    if command == "check":
+        assert main(["check", "--profile", "cpu-basic"]) == 1
+    else:
+        how = ["--dry-run"] if command == "dry run" else ["--yes"]
+        assert deploy(hub, "--profile", "cpu-basic", "--repo", "me/demo", *how) == 1
+    said = capsys.readouterr()
+    assert "- The secret PLAYGROUND_USERS of this environment is none that the app can read. Who may open" in said.err
+    assert "as name:password with commas between users" in said.err
+    assert not {value, "s3cr3t", "with-a-comma"} & set(re.split(r"[\s:,'\"]", said.out + said.err))
+    assert hub.done == []
+
+
+def test_a_key_that_no_header_can_hold_is_told_and_not_quoted(
+    hub: UploadHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVER_KEY", "sk-one sk-two")
+    server = server_file(tmp_path, "demo-kullm3")
+    assert deploy(hub, "--profile", "cpu-basic", "--repo", "me/demo", "--yes", "--server", str(server)) == 1
+    said = capsys.readouterr()
+    assert "- The secret SERVER_KEY of this environment is none that the app can read. The key of vLLM for" in said.err
+    assert "sk-one" not in said.out + said.err
     assert hub.done == []
 
 
