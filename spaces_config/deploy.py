@@ -18,12 +18,15 @@ from playground.errors import SpaceError
 from playground.hub_errors import upload_errors
 from playground.settings import read_secret
 from spaces_config.build import BuiltFile
+from spaces_config.profile import NEVER
 from spaces_config.space import Space
 
 KEPT = (".gitattributes",)
 """What the Hub itself writes into a Space."""
 
 MESSAGE = "Build the playground from the profile {profile}"
+
+UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def settings(space: Space, secrets: Mapping[str, SecretStr]) -> str:
     """What of it can be said without asking the Hub: hardware, variables, and secrets by their names."""
     price = "" if space.hardware.free else ", which the Hub charges for while it runs"
     lines = [
-        f"hardware: {space.profile.hardware} ({space.hardware}){price}",
+        f"hardware: {space.profile.hardware} ({space.hardware}){price}{_sleep(space.sleep_time_s)}",
         *(f"variable {item.name}: {item.value}" for item in space.variables),
         *(f"secret {secret.name}: {_state_of(secret.name, secrets)}. {secret.about}" for secret in space.secrets),
     ]
@@ -109,7 +112,7 @@ def upload(
         for name, value in secrets.items():
             api.add_space_secret(repo, name, value.get_secret_value(), description=about[name])
         hardware = SpaceHardware(space.profile.hardware)
-        api.request_space_hardware(repo, hardware, sleep_time=space.profile.sleep_time_s)
+        api.request_space_hardware(repo, hardware, sleep_time=space.sleep_time_s)
         changes: list[CommitOperationAdd | CommitOperationDelete] = [
             *(CommitOperationDelete(path) for path in deleted(files, target)),
             *(CommitOperationAdd(file.path, folder / file.path) for file in files),
@@ -123,6 +126,15 @@ def _state(target: Target) -> str:
     if target.there is None:
         return f"a new Space, {'private' if target.private else 'public'}"
     return f"is there already, with {len(target.there)} files; who may see it stays as it is"
+
+
+def _sleep(seconds: int | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds == NEVER:
+        return "; never sleeps"
+    unit, name = next((unit, name) for unit, name in UNITS if seconds % unit == 0)
+    return f"; sleeps after {seconds // unit} {name} without a visitor"
 
 
 def _state_of(name: str, secrets: Mapping[str, SecretStr]) -> str:

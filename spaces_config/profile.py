@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from model_registry.catalog_file import invalid, parse_toml, read_text
 from playground.command_line import MAX_CONTEXTS, Quantise
@@ -20,6 +20,12 @@ from playground.settings import Settings
 
 PROFILES = Path(__file__).parent / "profiles"
 TITLE = "Krutrim and KULLM3, side by side"
+PAID_SLEEP_S = 3600
+"""After how long without a visitor a Space that costs money sleeps, unless its profile says otherwise."""
+SHORTEST_S = 300
+NEVER = -1
+"""How the Hub calls a Space that does not sleep."""
+
 Colour = Literal["red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"]
 Text = Annotated[str, Field(min_length=1)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
@@ -68,7 +74,8 @@ class Profile(_Stated):
     limits: those of `playground.limits` that differ from what a Space has by itself; `places` prompts are answered at a
         time, `waiting` more stand in line.
     startup_duration_timeout: how long the Hub waits for it to start, such as "1h".
-    sleep_time_s: seconds without a visitor after which it sleeps; None is what the hardware has by itself.
+    sleep_time_s: seconds without a visitor after which it sleeps, or NEVER; None is PAID_SLEEP_S on hardware that costs
+        money, and what the Hub does by itself on other.
     notes: sentences for the Space's own page.
     """
 
@@ -92,9 +99,16 @@ class Profile(_Stated):
     secrets: tuple[Secret, ...] = ()
     variables: tuple[Variable, ...] = ()
     startup_duration_timeout: Annotated[str, Field(pattern=r"^[1-9]\d*[mh]$")] = "30m"
-    sleep_time_s: Annotated[int, Field(ge=300)] | None = None
+    sleep_time_s: int | None = None
     disable_embedding: bool = False
     notes: tuple[Text, ...] = ()
+
+    @field_validator("sleep_time_s")
+    @classmethod
+    def _is_a_sleep(cls, value: int | None) -> int | None:
+        if value is not None and value != NEVER and value < SHORTEST_S:
+            raise ValueError(f"give {SHORTEST_S} seconds or more, or {NEVER} for never")
+        return value
 
     def options(self, servers: Sequence[str] = ()) -> str:
         """What app.py is told, as a line of its command line: only what it would not do by itself.

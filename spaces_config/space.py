@@ -16,7 +16,7 @@ from playground.errors import SpaceError
 from playground.settings import OPTIONS
 from spaces_config.hardware import Hardware, hardware
 from spaces_config.pins import Pin
-from spaces_config.profile import Profile, Secret, Variable
+from spaces_config.profile import PAID_SLEEP_S, Profile, Secret, Variable
 from spaces_config.requirements import quantiser, requirements
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +79,12 @@ class Space:
     def quantises(self) -> bool:
         """Whether weights may be loaded in 8 or 4 bits there."""
         return self.profile.quantise != "none" and self.hardware.gpus > 0 and not self.hardware.zero_gpu
+
+    @property
+    def sleep_time_s(self) -> int | None:
+        """Seconds without a visitor after which it sleeps: what costs money does not run for ever unasked."""
+        asked = self.profile.sleep_time_s
+        return PAID_SLEEP_S if asked is None and not self.hardware.free else asked
 
     @property
     def requirements(self) -> str:

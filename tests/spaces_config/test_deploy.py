@@ -94,9 +94,41 @@ def test_hardware_that_costs_money_is_told_before_it_is_asked_for(
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     assert deploy(hub, "--profile", "one-large-gpu", "--repo", "me/both") == 1
     said = capsys.readouterr().out
-    assert "hardware: l40sx1 (1 GPU of 45 GiB, 8 vCPUs, 62 GB), which the Hub charges for while it runs" in said
+    costs = "hardware: l40sx1 (1 GPU of 45 GiB, 8 vCPUs, 62 GB), which the Hub charges for while it runs"
+    assert f"{costs}; sleeps after 1 h without a visitor\n" in said
     assert said.endswith("Nothing was uploaded.\n")
     assert hub.done == []
+
+
+@pytest.mark.parametrize(
+    ("line", "hardware", "asked", "told"),
+    [
+        ("", "t4-small", {"sleepTimeSeconds": 3600}, "runs; sleeps after 1 h without a visitor\n"),
+        ("", "cpu-upgrade", {"sleepTimeSeconds": 3600}, "runs; sleeps after 1 h without a visitor\n"),
+        ("", "cpu-basic", {}, "16 GB)\n"),
+        ("sleep_time_s = 5400", "t4-small", {"sleepTimeSeconds": 5400}, "sleeps after 90 min without a visitor\n"),
+        ("sleep_time_s = 301", "t4-small", {"sleepTimeSeconds": 301}, "sleeps after 301 s without a visitor\n"),
+        ("sleep_time_s = -1", "t4-small", {"sleepTimeSeconds": -1}, "; never sleeps\n"),
+    ],
+)
+def test_what_costs_money_sleeps_unless_it_is_said(
+    hub: UploadHub,
+    tmp_path: Path,
+    line: str,
+    hardware: str,
+    asked: dict[str, int],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    profile = tmp_path / "mine.toml"
+    text = (PROFILES / "cpu-basic.toml").read_text("utf-8")
+    profile.write_text(text.replace("hardware =", f"{line}\nhardware ="), "utf-8")
+    arguments = ["--profile", str(profile), "--hardware", hardware, "--repo", "me/demo"]
+    assert deploy(hub, *arguments, "--dry-run") == 0
+    assert told in capsys.readouterr().out
+    assert deploy(hub, *arguments, "--yes") == 0
+    assert told in capsys.readouterr().out
+    assert hub.spaces["me/demo"].hardware == {"flavor": hardware, **asked}
 
 
 @pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("yes\n", 0), ("\n", 1), ("", 1)])

@@ -73,6 +73,7 @@ def test_a_profile_that_is_not_there_names_those_that_are() -> None:
         ("[limits]\nplaces = 0", "line 7: `limits.places`"),
         ('[[preload]]\nmodel = "kullm3"\nfiles = "some"', "line 8: `preload.0.files`"),
         ('[[secrets]]\nname = "lower"\nabout = "A"', "line 7: `secrets.0.name`"),
+        ("sleep_time_s = 299", "line 6: `sleep_time_s`: give 300 seconds or more, or -1 for never"),
         ('startup_duration_timeout = "long"', "line 6: `startup_duration_timeout`"),
     ],
 )
