@@ -17,6 +17,12 @@ TAG = re.compile(r"<[^>]*>")
 LINK = re.compile(r"\[([^\]]*)\]\((https?://[^)\s]*)\)")
 WAIT = re.compile(r"Try again in (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
 
+EXAMPLES = "Try re-running outside of examples if it happened after clicking one"
+"""Advice of `spaces` that means nothing here: the page has no examples that run by themselves."""
+
+NO_GPU, OF_THE_SPACE = "No GPU was available", "Space app has reached its GPU limit"
+"""Texts that come under the title of the quota too, where ZeroGPU could not tell who the visitor is."""
+
 QUOTA = "The visitor's ZeroGPU quota does not suffice"
 SHORTER = "ask for a shorter longest answer"
 
@@ -26,7 +32,9 @@ def sentence(error: BaseException) -> PlaygroundError:
     if isinstance(error, PlaygroundError):
         return error
     title = str(getattr(error, "title", "") or "")
-    said = _plain(str(getattr(error, "message", None) or error))
+    said = _plain(str(getattr(error, "message", None) or error)).removesuffix(EXAMPLES).strip()
+    if title in _BY_TITLE and said.startswith(NO_GPU):
+        return _no_gpu(said)
     if (say := _BY_TITLE.get(title)) is not None:
         return say(said)
     if isinstance(error, PicklingError):
@@ -39,14 +47,26 @@ def sentence(error: BaseException) -> PlaygroundError:
 
 
 def _quota(said: str) -> PlaygroundError:
+    if said.startswith(OF_THE_SPACE):
+        return EngineBusyError(
+            "ZeroGPU could not tell whose quota to take, and the Space's own is used up: open the Space on "
+            "huggingface.co, sign in there, load the page again, and send again."
+        )
     if (wait := WAIT.search(said)) is not None:
         begin = said[: wait.start()].strip().rstrip(".")
         when = f"Try again in {_duration(wait)}"
     else:
         begin, when = said.rstrip("."), "Try again later"
-    return EngineBusyError(
-        f"{QUOTA}: {begin}. {when}, {SHORTER}, or sign in to Hugging Face, where an account has more of it."
-    )
+    return EngineBusyError(f"{QUOTA}: {begin}. {when}, or {SHORTER}.{_more(begin)}")
+
+
+def _more(said: str) -> str:
+    """Who has more of it than this visitor."""
+    if "Pro ZeroGPU" in said:
+        return ""
+    if "free ZeroGPU" in said:
+        return " A PRO account of Hugging Face has more of it."
+    return " An account has more of it: if you have not signed in to Hugging Face, do."
 
 
 def _too_long(said: str) -> PlaygroundError:
