@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 
 from playground.errors import DownloadError, PlaygroundError, SpaceError
 from spaces_config.build import build, built_files, listing, require_outside, unsaved
-from spaces_config.check import check, check_secrets
+from spaces_config.check import check, check_secrets, remarks
 from spaces_config.deploy import found_secrets, look, outlook, require_name, settings, upload
 from spaces_config.hardware import flavours
 from spaces_config.pins import resolve, unpinned
@@ -113,7 +113,7 @@ def _told(space: Space, folder: Path) -> int:
     problems = [*check(space, folder), *check_secrets(space, folder, found_secrets(space))]
     for problem in problems:
         print(f"- {problem}", file=sys.stderr)
-    for remark in unsaved():
+    for remark in (*unsaved(), *remarks(space)):
         print(f"- {remark}")
     print("This would not work as a Space." if problems else f"The profile {space.profile.id} passes its check.")
     if not space.is_pinned:

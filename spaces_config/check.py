@@ -66,6 +66,16 @@ def _is_key(value: SecretStr) -> bool:
     return True
 
 
+def remarks(space: Space) -> list[str]:
+    """What is in nobody's way, but should be known before it is uploaded."""
+    return [
+        f"{server.name} has no key, and its file with its address lies in the Space's repository: unless the Space is "
+        "private, everybody can read it there and ask the server."
+        for server in space.servers
+        if server.key is None
+    ]
+
+
 def _told(each: Callable[[Space, Path], list[str]], space: Space, folder: Path) -> list[str]:
     try:
         return each(space, folder)

@@ -233,6 +233,20 @@ def test_a_key_that_no_header_can_hold_is_told_and_not_quoted(
     assert hub.done == []
 
 
+def test_a_server_without_a_key_is_remarked_for_it_becomes_public_with_the_space(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_key, text = server_file(tmp_path, "demo-krutrim"), server_file(tmp_path, "demo-kullm3").read_text("utf-8")
+    without = tmp_path / "demo-kullm3.toml"
+    without.write_text(text.replace('key = "SERVER_KEY"\n', ""), "utf-8")
+    given = ["--server", str(with_key), "--server", str(without)]
+    assert main(["deploy", "--profile", "cpu-basic", "--dry-run", "--offline", *given]) == 0
+    told = capsys.readouterr()
+    assert "- vLLM for demo-kullm3 has no key, and its file with its address lies in the Space's repo" in told.out
+    assert "vLLM for demo-krutrim has no key" not in told.out
+    assert told.err == ""
+
+
 def test_a_dry_run_writes_the_folder_and_stops(
     hub: UploadHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
