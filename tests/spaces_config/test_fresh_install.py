@@ -1,11 +1,13 @@
 """Each profile as the Hub would bring it up: its folder alone, its requirements in an environment of its own, app.py.
 
-What cannot be had here: the Hub, GPUs, the models' weights, and torch for a CPU in another version than ours. So the
-stand-ins take the models' places, ZeroGPU is rehearsed, the servers of `remote` are one on loopback, and torch is ours.
+What cannot be had here: the Hub, GPUs and the models' weights. So the stand-ins take the models' places, ZeroGPU is
+rehearsed, and the servers of `remote` are one on loopback. Python is of the profile's own minor version, and torch the
+folder's, where `python3.…` of that version starts; elsewhere both are ours.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,9 +21,10 @@ from fake_server import FakeServer, fake_server, says
 from gradio_client import Client
 from space_server import running_space
 
+from spaces_config.card import front_matter
 from spaces_config.profile import our_profiles
 from spaces_config.requirements import pins, platform, sdk_version
-from spaces_config.space import Space, our_requirements
+from spaces_config.space import ROOT, Space, our_requirements
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -29,27 +32,51 @@ STAND_INS = ("demo-krutrim", "demo-kullm3")
 QUESTIONS = {"demo-krutrim": "नमस्ते! आप कौन हैं?", "demo-kullm3": "안녕하세요? 당신은 누구인가요?"}
 KEY = "sk-of-the-test"
 
-Install = Callable[[str], str]
+MINOR = "import sys; print('{}.{}'.format(*sys.version_info))"
+
+Install = Callable[[Path], str]
 
 
 @pytest.fixture(scope="module")
 def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
-    """A Python with these requirements and what the Hub adds to them, in one pip command; one for each text."""
-    pythons: dict[str, str] = {}
+    """A Python with a Space's requirements and what the Hub adds to them, in one pip command; one for each text."""
+    pythons: dict[tuple[str, str], str] = {}
 
-    def installed(requirements: str) -> str:
-        if requirements not in pythons:
+    def installed(space: Path) -> str:
+        requirements = (space / "requirements.txt").read_text("utf-8")
+        base = python_like(str(front_matter((space / "README.md").read_text("utf-8"))["python_version"]))
+        if base is None:
+            base, requirements = sys.executable, with_our_torch(requirements)
+        if (base, requirements) not in pythons:
             folder = tmp_path_factory.mktemp("environment")
             (folder / "requirements.txt").write_text(requirements, "utf-8")
-            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+            subprocess.run([base, "-m", "venv", str(folder)], check=True)
             python = str(folder / "bin" / "python")
             packages = platform(sdk_version(requirements))
             command = [python, "-m", "pip", "install", "-q", "-r", str(folder / "requirements.txt"), *packages]
             subprocess.run(command, check=True)
-            pythons[requirements] = python
-        return pythons[requirements]
+            pythons[base, requirements] = python
+        return pythons[base, requirements]
 
     return installed
+
+
+def python_like(version: str) -> str | None:
+    """A Python of the same minor version that starts here; this one if it is."""
+    minor = ".".join(version.split(".")[:2])
+    for python in filter(None, (sys.executable, shutil.which(f"python{minor}"))):
+        if subprocess.run([python, "-c", MINOR], capture_output=True, text=True).stdout.strip() == minor:
+            return python
+    return None
+
+
+def exported(folder: Path) -> Path:
+    """The checkout as a push would bring it: every file that git knows, and no other."""
+    told = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, check=True, text=True)
+    for path in filter(None, told.stdout.split("\0")):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, folder / path)
+    return folder
 
 
 def with_our_torch(requirements: str) -> str:
@@ -76,7 +103,7 @@ def elsewhere(server: FakeServer, folder: Path) -> str:
 @pytest.mark.parametrize("name", our_profiles())
 def test_the_folder_installs_starts_and_answers(name: str, install: Install, tmp_path: Path) -> None:
     space, folder = built(name, tmp_path)
-    python = install(with_our_torch((folder / "requirements.txt").read_text("utf-8")))
+    python = install(folder)
     with ExitStack() as stack:
         environment = rehearsed(space)
         if space.profile.elsewhere:
@@ -97,8 +124,8 @@ def test_the_folder_installs_starts_and_answers(name: str, install: Install, tmp
 
 def test_the_repository_pushed_as_it_is_starts_and_answers(install: Install, tmp_path: Path) -> None:
     """Nobody has set a variable: the app finds out by itself that strangers come, and what a CPU can hold."""
-    _, folder = built("cpu-basic", tmp_path)
-    python = install((folder / "requirements.txt").read_text("utf-8"))
+    folder = exported(tmp_path / "repository")
+    python = install(folder)
     with running_space(folder, {"SPACE_ID": "me/space", "SPACE_HOST": "me-space.hf.space"}, python) as address:
         client = Client(address, verbose=False, analytics_enabled=False)
         messages = [{"role": "user", "content": QUESTIONS["demo-kullm3"]}]
