@@ -23,6 +23,7 @@ class Limits:
     places: prompts that are answered at a time, of all visitors.
     waiting: prompts that may wait for a place.
     new_sessions_per_minute: pages that one address opens, and events of programs that name no session.
+    events_per_session: events of one page that have not ended, or whose end it has not read.
     sessions: open pages whose conversations are kept; of more, those that were used last.
     """
 
@@ -35,6 +36,7 @@ class Limits:
     places: int | None = None
     waiting: int | None = None
     new_sessions_per_minute: int | None = None
+    events_per_session: int | None = None
     sessions: int | None = None
 
 
@@ -51,6 +53,7 @@ PUBLIC = Limits(
     places=8,
     waiting=200,
     new_sessions_per_minute=30,
+    events_per_session=64,
     sessions=500,
 )
 """For a page that strangers open, such as a Space."""

@@ -22,6 +22,7 @@ from playground.settings import Settings
 from playground.ui import view
 from playground.ui.adapters import AdapterHandlers
 from playground.ui.api.endpoints import wire_api
+from playground.ui.arrivals import Arrivals
 from playground.ui.devices import DeviceHandlers, draw_devices
 from playground.ui.elsewhere.events import wire_places
 from playground.ui.elsewhere.handlers import PlaceHandlers
@@ -43,7 +44,6 @@ from playground.ui.lens.probabilities import ProbabilityHandlers
 from playground.ui.lens.prompting import draw_prompting
 from playground.ui.lens.side_by_side import SideBySideHandlers, draw_side_by_side
 from playground.ui.lens.template_editor import TemplateHandlers
-from playground.ui.newcomers import Newcomers
 from playground.ui.panel import Choices, Panel, draw_panel, menu_choices
 from playground.ui.prompt_bar import draw_prompt_bar
 from playground.ui.sampling import draw_sampling
@@ -154,9 +154,8 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def _layers(settings: Settings) -> list[Middleware]:
-    most = settings.limits.new_sessions_per_minute
-    newcomers = [] if most is None else [Middleware(Newcomers, most=most, proxies=settings.proxies)]
-    return [Middleware(Shield), *newcomers]
+    arrivals = Middleware(Arrivals, limits=settings.limits, proxies=settings.proxies)
+    return [Middleware(Shield), *([arrivals] if settings.for_strangers else [])]
 
 
 def stand_in_banner(registry: Registry, specs: Sequence[ModelSpec]) -> str:

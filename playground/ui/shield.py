@@ -7,7 +7,7 @@ disk, or answer without end. Knows no component. Put in place by `build`'s launc
 from __future__ import annotations
 
 from starlette.datastructures import MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 1_000_000
@@ -53,14 +53,20 @@ class Shield:
             await self._app(scope, receive, _with_headers(send))
 
 
-def _refusal(scope: Scope) -> PlainTextResponse | None:
+def refused(sentence: str, status: int) -> JSONResponse:
+    """An answer that Gradio's own client shows to whoever sent the event: of an event in the queue it reads `detail`,
+    of one that is answered at once `error`."""
+    return JSONResponse({"detail": sentence, "error": sentence}, status)
+
+
+def _refusal(scope: Scope) -> JSONResponse | None:
     if _is_unused(scope["path"]):
-        return PlainTextResponse("This page has no use for that.", 403)
+        return refused("This page has no use for that.", 403)
     sizes = [value for name, value in scope["headers"] if name == b"content-length"]
     if not sizes and any(name == b"transfer-encoding" for name, _ in scope["headers"]):
-        return PlainTextResponse("Say how long the request is: Content-Length.", 411)
+        return refused("Say how long the request is: Content-Length.", 411)
     if any(not size.isdigit() or int(size) > MAX_BODY_BYTES for size in sizes):
-        return PlainTextResponse(f"A request may be {MAX_BODY_BYTES:,} bytes long.", 413)
+        return refused(f"A request may be {MAX_BODY_BYTES:,} bytes long.", 413)
     return None
 
 

@@ -1,7 +1,7 @@
 """Who sends an event, and the gate that they come through with it.
 
 Reads Gradio's request; decides nothing. Made by `build`, asked by the handlers of the page and by the API;
-`newcomers` asks for the address alone.
+`arrivals` asks for the address alone.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ async def test_nobody_pushes_another_conversation_out_with_sessions_that_are_mad
             for route in ("run/predict", "queue/join", "api/predict")
         ]
         assert [answer.status_code for answer in answers[MOST:]] == [429] * (15 - MOST)
-        assert answers[-1].text.startswith(SAID)
+        assert answers[-1].json()["detail"].startswith(SAID)
         assert await victim.send("and now?")
         left, _right = await victim.follow()
         assert "remember me" in left.text
