@@ -19,7 +19,7 @@ class Limits:
     turns: prompts in one panel's conversation.
     running_per_session, running_per_address: prompts that are answered or wait at a time, with all their panels. Of
         several places one address never has more than half, whatever is said here.
-    asks_per_minute: prompts, and readings of token probabilities, from one address.
+    asks_per_minute: prompts, and what else costs an engine or a server work, from one address.
     places: prompts that are answered at a time, of all visitors.
     waiting: prompts that may wait for a place.
     new_sessions_per_minute: pages that one address opens, and events of programs that name no session.

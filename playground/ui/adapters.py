@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from playground.engines.pooling.protocol import Pool
 
 NAME_ONE = "Name an adapter first: owner/name, owner/name@revision, or a folder."
+LONGEST = 1_000
+"""Characters of an adapter's name or folder."""
+
 ON_SERVER = [("Adapters: under Runs on", NO_ADAPTER)]
 """The menu while a server answers."""
 
@@ -146,11 +149,8 @@ class AdapterHandlers:
         """
         place, panels, text = Place(*rest[:3]), rest[3:], text.strip()
         ticket = place.choosing.begin()
-        half = half_character(text)
-        if half or not text:
-            yield _paint(
-                notice=adapter_view.refusal(f"{half[:1].upper()}{half[1:]}." if half else NAME_ONE, place.chosen)
-            )
+        if sentence := _fault(text):
+            yield _paint(notice=adapter_view.refusal(sentence, place.chosen))
             return
         yield _paint(notice=adapter_view.inspecting(text, place.chosen))
         yield await self._outcome(ticket, text, place, panels)
@@ -227,6 +227,16 @@ class AdapterHandlers:
 
     def _label(self, value: str, place: Place, panels: Sequence[PanelAdapter]) -> str:
         return next((label for label, entry in self._menu(place.model_id, panels) if entry == value), value)
+
+
+def _fault(text: str) -> str:
+    """Why this names no adapter, whatever there is; "" if it may."""
+    if len(text) > LONGEST:
+        return f"An adapter's name has at most {LONGEST:,} characters, and this has {len(text):,}."
+    if not text:
+        return NAME_ONE
+    half = half_character(text)
+    return f"{half[:1].upper()}{half[1:]}." if half else ""
 
 
 def _refused(sentence: str, place: Place) -> list[Any]:

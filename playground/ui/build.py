@@ -110,7 +110,7 @@ def build(registry: Registry, pool: Pool, models: Sequence[str], settings: Setti
         wire_side_by_side(SideBySideHandlers(registry, pool, settings.limits), side_by_side, panels, bar, shown)
         wire_adapters(adapters, panels, bar, shown)
         wire_devices(devices, DeviceHandlers(registry, pool, may_act=not settings.for_strangers), handlers, panels)
-        wire_places(PlaceHandlers(pool), adapters, handlers, lens, panels, bar, controls)
+        wire_places(PlaceHandlers(pool, entrance), adapters, handlers, lens, panels, bar, controls)
         wire_about(AboutHandlers(registry), panels)
         wire_api(registry, pool, settings.edit_templates, entrance)
     page.space_id = None  # else Gradio fetches fonts and a header from elsewhere where the Hub's own is not around it

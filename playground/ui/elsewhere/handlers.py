@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
@@ -28,11 +28,15 @@ from playground.ui.elsewhere.place import (
     server_place,
 )
 from playground.ui.view import error_box, hint
+from playground.ui.visitor import Entrance
 
 if TYPE_CHECKING:
     from playground.engines.pooling.protocol import Pool
 
 UNEXPECTED = "Unexpected error while asking the server: the log has the details."
+LONGEST = 4_000
+"""Characters of an address, a key, a model's name."""
+
 TOLD = 5
 """Names of models that a sentence tells."""
 
@@ -63,9 +67,10 @@ Ask = Callable[[str, SecretStr], Awaitable[list[Any]]]
 
 @dataclass(frozen=True)
 class PlaceHandlers:
-    """The outputs of all of them are `PlaceControls.outputs`."""
+    """The outputs of all of them are `PlaceControls.outputs`. To ask a server counts among the prompts of a minute."""
 
     pool: Pool
+    entrance: Entrance = field(default_factory=Entrance)
 
     async def choose(self, value: Any, *rest: Any) -> list[Any]:
         """Put a place of the menu in use, or open the fields that name another. Inputs: the menu, the panel's Spot."""
@@ -87,7 +92,7 @@ class PlaceHandlers:
         except PlaygroundError as error:
             return _refused(error, spot)
 
-    async def list_models(self, *rest: Any) -> AsyncIterator[list[Any]]:
+    async def list_models(self, request: gr.Request, *rest: Any) -> AsyncIterator[list[Any]]:
         """Ask the server that is named for its models. Inputs: Named, the panel's Spot."""
         named, spot = Named(*rest[:4]), Spot(*rest[4:])
 
@@ -98,10 +103,10 @@ class PlaceHandlers:
             chosen = named.model or models[0]
             return paint(model=gr.update(choices=[*models], value=chosen), notice=hint(_listing(url, models)))
 
-        async for painted in self._asking(named, spot, ask):
+        async for painted in self._asking(request, named, spot, ask):
             yield painted
 
-    async def use_named(self, *rest: Any) -> AsyncIterator[list[Any]]:
+    async def use_named(self, request: gr.Request, *rest: Any) -> AsyncIterator[list[Any]]:
         """Put the server that is named in use, once it answers. Inputs: Named, the panel's Spot."""
         named, spot = Named(*rest[:4]), Spot(*rest[4:])
 
@@ -115,7 +120,7 @@ class PlaceHandlers:
                 said += f" {_listing(url, models)} Whether it has {endpoint.model} shows with the first prompt."
             return paint(state=place, box=gr.update(label=box.label(place)), notice=hint(said))
 
-        async for painted in self._asking(named, spot, ask):
+        async for painted in self._asking(request, named, spot, ask):
             yield painted
 
     async def forget(self, *rest: Any) -> list[Any]:
@@ -153,10 +158,12 @@ class PlaceHandlers:
     def _fits_here(self, model_id: str) -> bool:
         return self.pool.status(model_id).state != "too_large"
 
-    async def _asking(self, named: Named, spot: Spot, ask: Ask) -> AsyncIterator[list[Any]]:
+    async def _asking(self, request: gr.Request, named: Named, spot: Spot, ask: Ask) -> AsyncIterator[list[Any]]:
         """Takes the key, asks, and tells; nothing of the answer where something else was chosen meanwhile."""
         ticket = spot.choosing.begin()
         try:
+            _require_short(named)
+            self.entrance.gate.count(self.entrance.visitor(request))
             url = self.pool.elsewhere.require_nameable(str(named.url or ""))
             kept = _kept(str(named.key or ""), url, spot.kept)
             yield paint(**_key(kept), notice=hint(f"Asking {address_of(url)} …"))
@@ -167,6 +174,13 @@ class PlaceHandlers:
             log.error("asking a server for its models: %s", type(error).__name__)  # its words may hold the key
             painted = _refused(EngineError(UNEXPECTED), spot)
         yield painted if spot.choosing.is_last(ticket) else paint()
+
+
+def _require_short(named: Named) -> None:
+    """Raises EngineError."""
+    for name, value in (("Address", named.url), ("Key", named.key), ("Model", named.model)):
+        if len(str(value or "")) > LONGEST:
+            raise EngineError(f"{name}: at most {LONGEST:,} characters may be sent. Shorten it.")
 
 
 def paint(**changes: Any) -> list[Any]:

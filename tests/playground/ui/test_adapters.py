@@ -57,6 +57,13 @@ class Chooser:
         return painted
 
 
+async def test_a_name_that_no_adapter_can_have_is_not_looked_for_nor_repeated() -> None:
+    chooser = Chooser()
+    (refused,) = await chooser.type("x" * 1_001)
+    assert "at most 1,000 characters, and this has 1,001" in refused["notice"]
+    assert "xxx" not in refused["notice"]
+
+
 async def test_an_adapter_of_the_menu_is_inspected_and_then_in_use() -> None:
     chooser = Chooser()
     busy, done = await chooser.choose("formal")

@@ -4,79 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from desk import SKIP
+from desk import asked_from
 from fake_server import Asked, FakeServer, Reply, Stream, fake_server, refuses
-from fakes import FakePool, Script, spec
+from fakes import Script
+from place_chooser import Chooser
 from pydantic import SecretStr
 from server_entries import lists, server_entry
 
-from model_registry.registry import Registry
-from model_registry.spec import ServerSpec
-from playground.engines.elsewhere import Elsewhere
 from playground.types import EndpointUse
-from playground.ui.adapter_state import Choosing
-from playground.ui.elsewhere.box import NAMES
-from playground.ui.elsewhere.handlers import PlaceHandlers
-from playground.ui.elsewhere.place import ANOTHER, THIS_MACHINE, KeptKey, PanelPlace, first_place
+from playground.ui.elsewhere.place import ANOTHER, THIS_MACHINE, PanelPlace
 
 KEY = "sk-tell-nobody-0815"
 FAR = "http://10.0.0.7:8000/v1"
-
-Painted = dict[str, Any]
 
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
     with fake_server(lists("kullm3", "kullm3-formal")) as running:
         yield running
-
-
-class Chooser:
-    """One panel's box, as Gradio would hold it."""
-
-    def __init__(
-        self,
-        model_id: str = "a",
-        servers: Sequence[ServerSpec] = (),
-        endpoints: Sequence[str] = (),
-        any_endpoint: bool = True,
-        **scripts: Script,
-    ) -> None:
-        self.pool = FakePool(Registry([spec("a"), spec("b")], servers=servers), scripts)
-        self.pool.elsewhere = Elsewhere(self.pool.registry, endpoints, any_endpoint)
-        self.own = PlaceHandlers(self.pool)
-        self.model_id, self.choosing = model_id, Choosing()
-        self.place = first_place(model_id, self.pool.elsewhere)
-        self.kept: KeptKey | None = None
-
-    @property
-    def spot(self) -> list[Any]:
-        return [self.model_id, self.place, self.choosing, self.kept]
-
-    async def choose(self, value: Any) -> Painted:
-        return self.put(await self.own.choose(value, *self.spot))
-
-    async def choose_served(self, model: Any) -> Painted:
-        return self.put(await self.own.choose_served(model, *self.spot))
-
-    async def list_models(self, url: Any, key: Any = "", model: Any = None) -> list[Painted]:
-        return await self._paints(self.own.list_models(url, key, model, True, *self.spot))
-
-    async def use(self, url: Any, model: Any = "kullm3", key: Any = "", same_model: bool = True) -> list[Painted]:
-        return await self._paints(self.own.use_named(url, key, model, same_model, *self.spot))
-
-    async def _paints(self, steps: AsyncIterator[list[Any]]) -> list[Painted]:
-        return [self.put(values) async for values in steps]
-
-    def put(self, values: list[Any]) -> Painted:
-        painted = {name: value for name, value in zip(NAMES, values, strict=True) if value != SKIP}
-        self.place = painted.get("state", self.place)
-        self.kept = painted.get("kept", self.kept)
-        return painted
 
 
 async def test_a_server_of_the_catalog_is_the_place_from_the_start_and_this_machine_can_be_chosen() -> None:
@@ -258,7 +207,7 @@ async def test_of_two_choices_the_later_one_counts() -> None:
 
     with fake_server(slow) as server:
         chooser = Chooser()
-        stream = chooser.own.use_named(server.url, "", "m", True, *chooser.spot)
+        stream = chooser.own.use_named(asked_from("192.0.2.1"), server.url, "", "m", True, *chooser.spot)
         chooser.put(await anext(stream))
         late = asyncio.ensure_future(anext(stream))
         await chooser.choose(THIS_MACHINE)
