@@ -1,5 +1,6 @@
 // What Gradio's components lack: copying an answer to the letter, Enter that ends a Hangul syllable without sending, what
-// a box of tokens stands for, and saying in each panel that is being answered that the server is gone.
+// a box of tokens stands for, saying why an event was refused before any handler saw it, and saying in each panel that is
+// being answered that the server is gone.
 (() => {
   const copyText = async (text) => {
     if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
@@ -52,6 +53,32 @@
     tip.style.top = `${below ? place.bottom + 4 : place.top - tip.offsetHeight - 4}px`;
   });
   document.addEventListener("scroll", () => tip.remove(), { capture: true, passive: true });
+
+  // Gradio's own client keeps to itself what the server answers where it takes no event: the sentence stands below the
+  // prompt, which stays in its box, until the server takes an event of that kind again.
+  const REFUSALS = [411, 413, 429, 503];
+  const EVENTS = /\/gradio_api\/(run\/predict|queue\/join)/;
+  const plainFetch = window.fetch;
+
+  const tellRefusal = async (kind, answer) => {
+    const told = await answer.json().catch(() => ({}));
+    const sentence = told.detail ?? `The server does not take this now (${answer.status}): try again in a moment.`;
+    forgetRefusal(kind);
+    const box = document.createElement("div");
+    Object.assign(box, { className: "error-box refused", role: "alert", textContent: sentence });
+    box.dataset.kind = kind;
+    document.querySelector("#prompt-bar")?.append(box);
+  };
+
+  const forgetRefusal = (kind) => document.querySelector(`.refused[data-kind="${kind}"]`)?.remove();
+
+  window.fetch = async (...request) => {
+    const answer = await plainFetch(...request);
+    const kind = EVENTS.exec(answer.url)?.[1];
+    if (kind && REFUSALS.includes(answer.status)) tellRefusal(kind, answer.clone());
+    else if (kind && answer.ok) forgetRefusal(kind);
+    return answer;
+  };
 
   const LOOK_MS = 2000;
   const GONE =

@@ -12,6 +12,7 @@ from scripted_site import until
 from serving import serving
 
 from model_registry.registry import Registry
+from playground.admission import frequency
 from playground.limits import Limits
 
 TOO_MUCH = """url => new Promise(resolve => {
@@ -76,6 +77,28 @@ def test_a_prompt_that_is_too_long_stays_and_the_field_for_answers_knows_its_end
     expect(playground.prompt).to_have_value("x" * 201)
     playground.page.get_by_role("button", name="Sampling").click()
     expect(playground.page.get_by_label("Longest answer")).to_have_value("100")
+
+
+def test_who_is_refused_before_any_handler_is_told_why_and_keeps_the_prompt(
+    browser: Browser, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frequency, "MINUTE_S", 8.0)
+    pool = FakePool(Registry([spec("quick")]), {"quick": Script(["Hello."])})
+    with serving(pool, ["quick"], limits=Limits(new_sessions_per_minute=1)) as url:
+        first = browser.new_context().new_page()
+        Playground(first, url)
+        late = Playground(page, url)
+        refusal = page.locator("#prompt-bar .refused")
+        expect(refusal).to_contain_text("Too many new pages from your address: wait")
+        late.ask("hello")
+        expect(refusal).to_have_count(1)
+        expect(late.prompt).to_have_value("hello")
+        page.wait_for_timeout(8_000)
+        late.press("Send")
+        late.panel(0).wait("ended by itself")
+        assert late.panel(0).answer() == "Hello."
+        expect(refusal).to_have_count(0)
+        first.context.close()
 
 
 def test_the_page_works_in_a_frame_as_spaces_show_it(page: Page, site: str) -> None:
