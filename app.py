@@ -13,9 +13,10 @@ from playground.errors import PlaygroundError
 
 def main() -> None:
     from playground.engines.start import prepare_engines
-    from playground.log import configure_log
+    from playground.log import configure_log, shorten_stderr
     from playground.settings import Settings
 
+    shorten_stderr()
     configure_log()
     settings = Settings.read()
     start = prepare_engines(settings)  # before gradio is imported

@@ -25,6 +25,9 @@ LOOPBACK = (LOCAL_HOST, "localhost", "::1")
 OPTIONS = "PLAYGROUND_OPTIONS"
 """The environment variable with options as on the command line, over which they rule: a Space starts app.py bare."""
 
+FORWARDED = "FORWARDED_ALLOW_IPS"
+"""The environment variable with whose word uvicorn takes for where a request comes from."""
+
 USERS = "PLAYGROUND_USERS"
 """The environment variable with who may open the page: name:password, and commas."""
 
@@ -108,6 +111,14 @@ def read_secret(name: str, environment: Mapping[str, str] | None = None) -> Secr
     """A server's key, by the name of its environment variable; None where it is not set, or empty."""
     value = (os.environ if environment is None else environment).get(name, "").strip()
     return SecretStr(value) if value else None
+
+
+def believe_no_forwarded_address() -> None:
+    """Have the server tell whom it heard from, until the environment says otherwise: what proxies add is read by us.
+
+    By itself uvicorn believes whoever comes over loopback, such as through a tunnel that hands on what a client wrote.
+    """
+    os.environ.setdefault(FORWARDED, "")
 
 
 def has_desktop(environment: Mapping[str, str], platform: str = os.name) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from playground.errors import PlaygroundError
+from playground.settings import believe_no_forwarded_address
 
 if TYPE_CHECKING:
     from playground.engines.pooling.protocol import Pool
@@ -46,6 +47,7 @@ def serve(page: gr.Blocks, pool: Pool, models: Sequence[str], launch: dict[str, 
         loops.append(asyncio.get_running_loop())
         yield
 
+    believe_no_forwarded_address()
     try:
         page.launch(**{**launch, "app_kwargs": {**launch["app_kwargs"], "lifespan": lifespan}})
     except OSError as error:

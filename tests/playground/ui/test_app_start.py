@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
-from serving import ROOT
+from raw_page import PageMap
+from serving import ROOT, free_port, run_server
 
 import app
 from playground.engines.processes import child_process
@@ -78,3 +80,25 @@ def test_an_interrupt_before_there_is_a_page_ends_it_at_once_and_without_a_word(
         finally:
             app_.kill()
     assert (tmp_path / "said").read_text() == ""
+
+
+def test_whoever_comes_over_loopback_makes_up_neither_an_address_nor_a_long_log() -> None:
+    port = free_port()
+    asked = ["--no-browser", "--port", str(port), "--models", "demo-krutrim", "--public", "--limit"]
+    process = run_server(port, "-c", WITHOUT_ENGINES, *asked, "asks_per_minute=1")
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            for number, end in enumerate(("complete", "error")):
+                event = {"data": ["demo-krutrim", "x" * 100]}
+                headers = {"x-forwarded-for": f"192.0.2.{number}"}
+                event_id = http.post("/gradio_api/call/tokenize", json=event, headers=headers).json()["event_id"]
+                assert f"event: {end}" in http.get(f"/gradio_api/call/tokenize/{event_id}").text
+            page = PageMap(http.get("/config").json())
+            data = page.inputs(page.ask, **{"prompt": "hi", "Model of panel 1": "x" * 900_000})
+            event = {"fn_index": page.ask["id"], "data": data, "session_hash": "s"}
+            assert http.post("/gradio_api/run/predict", json=event).status_code == 500
+    finally:
+        process.terminate()
+        said = process.communicate(timeout=60)[0]
+    assert "characters … " in said
+    assert len(said) < 20_000
