@@ -102,6 +102,14 @@ class Desk:
         glances = [part for index in range(2) for part in self.glance(index, **glance)]
         return await self.lens.follow(self.shown, typed, SAMPLING.max_new_tokens, *self.prompting, *glances)
 
+    async def stop(self, *panels: int) -> None:
+        """Press Stop in these."""
+        asked = [part for index in panels for part in (self.states[index], self.controls[index])]
+        values = await self.handlers.stop(*asked)
+        for state, index in zip(values[::2], panels, strict=True):
+            if state != SKIP:
+                self.states[index] = state
+
     def put(self, index: int, values: list[Any]) -> None:
         state, _chat, notice = values
         if state != SKIP:

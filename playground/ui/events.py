@@ -119,7 +119,9 @@ def wire_asking(
 def wire_stopping(
     handlers: Handlers, lens: LensHandlers, panels: list[Panel], bar: PromptBar, controls: Controls
 ) -> None:
-    bar.stop_all.click(handlers.stop, [panel.control for panel in panels], None, **NOW)
+    states_and_chats = [part for panel in panels for part in (panel.state, panel.chat)]
+    states_and_controls = [part for panel in panels for part in (panel.state, panel.control)]
+    bar.stop_all.click(handlers.stop, states_and_controls, states_and_chats, **NOW)
     bar.clear_all.click(
         handlers.clear,
         [panel.control for panel in panels],
@@ -127,7 +129,7 @@ def wire_stopping(
         **NOW,
     ).then(lens.looks, [*controls.typing(bar), *glances(panels)], [panel.lens.view for panel in panels], **NOW)
     for panel in panels:
-        panel.stop.click(handlers.stop, [panel.control], None, **NOW)
+        panel.stop.click(handlers.stop, [panel.state, panel.control], [panel.state, panel.chat], **NOW)
         panel.clear.click(handlers.clear, [panel.control], panel.answer, **NOW).then(
             lens.looks, [*controls.typing(bar), *panel.glance], panel.lens.view, **NOW
         )

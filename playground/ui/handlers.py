@@ -124,10 +124,11 @@ class Handlers:
             return [view.hint(str(error)), *[gr.skip()] * 3]
         return ["", *_open(earlier, again, "")]
 
-    async def stop(self, *controls: StreamControl) -> None:
-        """Inputs: the controls of the panels to stop. Outputs: none; their streams paint the end themselves."""
-        for control in controls:
-            control.say("stop")
+    async def stop(self, *panels: Any) -> list[Any]:
+        """Inputs: state and control of each panel to stop. Outputs: state and chat of each, which a running stream
+        paints itself."""
+        pairs = zip(panels[::2], panels[1::2], strict=True)
+        return [value for state, control in pairs for value in _stopped(state, control)]
 
     async def clear(self, *controls: StreamControl) -> list[Any]:
         """Inputs: the controls of the panels to clear. Outputs: state, chat and notice of each."""
@@ -250,6 +251,14 @@ def _open(question: Question, request: GenerationRequest | None, refusal: str) -
         state = question.state.submit(request)
         question.control.open()
     return [state, view.chat(state), view.notice(state)]
+
+
+def _stopped(state: PanelState, control: StreamControl) -> list[Any]:
+    """A turn whose stream never came, for the server had no room for it, is ended here."""
+    if control.say("stop") or not state.is_busy:
+        return [gr.skip()] * 2
+    stopped = state.stop()
+    return [stopped, view.chat(stopped)]
 
 
 def _cleared(control: StreamControl) -> list[Any]:

@@ -55,8 +55,10 @@ class StreamControl:
         return self._inbox
 
     def say(self, command: Command) -> bool:
-        """Pass a command to the stream; False if there is none to hear it."""
-        if self._inbox is None:
+        """Pass a command to the stream; False if there is none to hear it. One that was announced and is not there yet
+        needs not come any more."""
+        if self._inbox is None or not self._claimed:
+            self.close()
             return False
         self._inbox.put_nowait(command)
         return True

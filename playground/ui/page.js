@@ -58,11 +58,12 @@
   // prompt, which stays in its box, until the server takes an event of that kind again.
   const REFUSALS = [411, 413, 429, 503];
   const EVENTS = /\/gradio_api\/(run\/predict|queue\/join)/;
+  const BUSY = "The server has too much to do to take this: press Stop where a panel waits, and try again in a moment.";
   const plainFetch = window.fetch;
 
   const tellRefusal = async (kind, answer) => {
     const told = await answer.json().catch(() => ({}));
-    const sentence = told.detail ?? `The server does not take this now (${answer.status}): try again in a moment.`;
+    const sentence = (answer.status !== 503 && told.detail) || BUSY;
     forgetRefusal(kind);
     const box = document.createElement("div");
     Object.assign(box, { className: "error-box refused", role: "alert", textContent: sentence });

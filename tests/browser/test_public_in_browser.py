@@ -101,6 +101,22 @@ def test_who_is_refused_before_any_handler_is_told_why_and_keeps_the_prompt(
         first.context.close()
 
 
+def test_an_answer_that_the_server_has_no_room_for_is_told_and_can_be_asked_again(playground: Playground) -> None:
+    page, full = playground.page, {"detail": "Queue is full. Max size is 1000 and size is 1000."}
+    page.route("**/queue/join*", lambda route: route.fulfill(status=503, json=full))
+    playground.panel(0).press("Remove")
+    playground.ask("hello")
+    expect(page.locator("#prompt-bar .refused")).to_contain_text(
+        "The server has too much to do to take this: press Stop"
+    )
+    page.unroute("**/queue/join*")
+    playground.press("Stop all")
+    playground.panel(1).wait("stopped")
+    playground.ask("again")
+    playground.panel(1).wait("ended by itself")
+    expect(page.locator("#prompt-bar .refused")).to_have_count(0)
+
+
 def test_the_page_works_in_a_frame_as_spaces_show_it(page: Page, site: str) -> None:
     page.set_content(f'<iframe src="{site}" style="width: 1300px; height: 800px"></iframe>')
     frame = page.frame_locator("iframe")

@@ -90,7 +90,7 @@ async def test_two_models_never_wait_for_each_other() -> None:
     await desk.stream(0)
     assert desk.states[0].turns[0].finish_reason == "stop"
     assert desk.states[1].is_busy
-    await desk.handlers.stop(desk.controls[1])
+    await desk.stop(1)
     await asyncio.wait_for(hanging, 2)
     assert desk.states[1].turns[0].finish_reason == "abort"
     assert not desk.pool.running["b"]
@@ -102,11 +102,26 @@ async def test_stop_reaches_only_its_own_panel() -> None:
     both = asyncio.gather(desk.stream(0), desk.stream(1))
     await desk.until_running("a")
     await asyncio.sleep(0.1)
-    await desk.handlers.stop(desk.controls[0])
+    await desk.stop(0)
     await both
     first, second = (state.turns[0] for state in desk.states)
     assert (first.answer, first.finish_reason) == ("xxx", "abort")
     assert (second.answer, second.finish_reason) == ("y" * 40, "stop")
+
+
+async def test_a_turn_whose_stream_never_came_is_stopped_or_cleared_all_the_same() -> None:
+    desk = Desk()
+    await desk.send("hi")
+    await desk.stop(0)
+    assert [state.is_busy for state in desk.states] == [False, True]
+    assert desk.states[0].turns[0].finish_reason == "abort"
+    desk.put(1, await desk.handlers.clear(desk.controls[1]))
+    assert desk.states[1] == PanelState()
+    for index in range(2):
+        assert await desk.stream(index) == [SKIP], "late, for a turn that is over"
+    await desk.send("again")
+    await desk.answer()
+    assert [state.turns[-1].finish_reason for state in desk.states] == ["stop", "stop"]
 
 
 async def test_clearing_a_running_panel_stops_and_empties_it() -> None:
@@ -130,7 +145,7 @@ async def test_a_prompt_sent_while_a_panel_answers_stays_in_the_box() -> None:
     await desk.send("impatient")
     assert desk.prompt == "impatient"
     assert STILL_ANSWERING.split(":")[0] in desk.hint
-    await desk.handlers.stop(*desk.controls)
+    await desk.stop(0, 1)
     await running
     assert [turn.prompt for turn in desk.states[0].turns] == ["hi"]
 
@@ -268,7 +283,7 @@ async def test_a_late_chunk_after_stop_is_not_painted() -> None:
     await desk.send("hi")
     running = asyncio.create_task(desk.stream(0))
     await desk.until_running("a")
-    await desk.handlers.stop(desk.controls[0])
+    await desk.stop(0)
     await running
     before = desk.states[0]
     assert before.turns[0].finish_reason == "abort"
