@@ -25,7 +25,8 @@ from playground.types import (
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One prompt and its answer. `request` is what the model was given; `error` is a sentence, empty if none;
-    `token_ids` are the answer's, where the engine can tell. `scores` and `sent_as` are what a server told of it.
+    `token_ids` are the answer's, where the engine can tell. `scores` and `sent_as` are what a server told of it; the
+    scores, some KB a token, are kept while the turn is the panel's last, for no other is shown with them.
 
     The turn is open, that is being answered, until it has a finish reason. Then it holds no server's key any more.
     """
@@ -101,8 +102,9 @@ class PanelState:
         return frozenset()
 
     def submit(self, request: GenerationRequest) -> PanelState:
-        """Open a turn. One that an interrupted stream left open is closed as aborted first."""
-        return PanelState((*self.stop().turns, Turn(request)))
+        """Open a turn. One that an interrupted stream left open is closed as aborted first; none keeps its scores."""
+        earlier = [replace(turn, scores=()) if turn.scores else turn for turn in self.stop().turns]
+        return PanelState((*earlier, Turn(request)))
 
     def refuse(self, sentence: str) -> PanelState:
         """Say why a prompt was not sent; the history stays as it is."""

@@ -131,6 +131,18 @@ def test_what_a_server_tells_while_it_answers_is_kept() -> None:
     assert turn.sent_as == "token_ids"
 
 
+def test_only_the_last_turn_keeps_its_probabilities() -> None:
+    scored = GenerationChunk("a", "stop", scores=(ScoredPiece("a", ()),))
+    state = asked_elsewhere().fold(scored).submit(ask_again())
+    assert [turn.scores for turn in state.turns] == [(), ()]
+    assert state.turns[0].answer == "a"
+    state = state.fold(scored)
+    assert [len(turn.scores) for turn in state.turns] == [0, 1]
+    again = state.without_last().submit(ask_again())
+    assert [turn.scores for turn in again.turns] == [(), ()]
+    assert state.refuse("Too long.").turns[-1].scores, "it is the last still"
+
+
 def test_a_turn_that_has_ended_holds_no_key() -> None:
     open_ = asked_elsewhere()
     assert open_.turns[0].request.endpoint.key.get_secret_value() == "secret"  # type: ignore[union-attr]
