@@ -26,6 +26,7 @@ from playground.ui.arrivals import Arrivals
 from playground.ui.devices import DeviceHandlers, draw_devices
 from playground.ui.elsewhere.events import wire_places
 from playground.ui.elsewhere.handlers import PlaceHandlers
+from playground.ui.elsewhere.leaving import Leaving
 from playground.ui.event_kinds import MOST_QUEUED, most_events
 from playground.ui.events import (
     Controls,
@@ -155,7 +156,7 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
 
 def _layers(settings: Settings) -> list[Middleware]:
     arrivals = Middleware(Arrivals, limits=settings.limits, proxies=settings.proxies)
-    return [Middleware(Shield), *([arrivals] if settings.for_strangers else [])]
+    return [Middleware(Shield), *([arrivals] if settings.for_strangers else []), Middleware(Leaving)]
 
 
 def stand_in_banner(registry: Registry, specs: Sequence[ModelSpec]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,14 @@ from endpoint_client import generate
 from fake_server import FakeServer, fake_server
 from fakes import FakePool, spec
 from gradio_client import Client
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Browser, Page, Request, expect
 from server_entries import lists, server_entry
-from serving import free_port, run_app, serving
+from serving import free_port, run_app, serving, serving_page
 
 from model_registry.registry import Registry
 from playground.engines.elsewhere import Elsewhere
+from playground.ui.elsewhere import leaving
+from playground.ui.elsewhere.place import KeptKey
 
 KEY = "sk-typed-by-a-user-31337"
 STORES = """async () => JSON.stringify({
@@ -117,6 +120,37 @@ def test_a_typed_key_is_in_the_servers_header_and_nowhere_else(
     seen |= {"log": log, "files": files_under(tmp_path).decode("utf-8", "replace")}
     assert [name for name, text in seen.items() if KEY in text] == []
     assert "hf_of_the_machine_4242" not in log
+
+
+def kept_keys(sessions: dict[str, Any]) -> list[str]:
+    values = [value for session in list(sessions.values()) for value in list(session.state_data.values())]
+    return [value.secret.get_secret_value() for value in values if isinstance(value, KeptKey)]
+
+
+def test_a_page_that_is_closed_leaves_no_key_behind(
+    browser: Browser, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving, "GRACE_S", 0.5)
+    pool = FakePool(Registry([spec("near")]))
+    pool.elsewhere = Elsewhere(pool.registry, any_endpoint=True)
+    with serving_page(pool, ["near"]) as served:
+        page = browser.new_page()
+        panel = Playground(page, served.local_url).panel(0)
+        open_fields(panel)
+        panel.root.get_by_label("Address").fill(server.url)
+        panel.root.get_by_label("Key", exact=True).fill(KEY)
+        panel.root.get_by_role("button", name="List models").click()
+        expect(panel.root.locator(".key-line")).to_contain_text(f"Key is set for {server.host}")
+        sessions = served.app.state_holder.session_data
+        page.wait_for_timeout(2_000)
+        assert kept_keys(sessions) == [KEY], "it stays while the page does"
+        page.close()
+        for _ in range(200):
+            if not kept_keys(sessions):
+                break
+            time.sleep(0.1)
+        assert kept_keys(sessions) == []
+        assert KEY not in str([[*session.components] for session in sessions.values()])
 
 
 @pytest.fixture

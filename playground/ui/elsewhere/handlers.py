@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
@@ -127,10 +127,7 @@ class PlaceHandlers:
         """Forget the key. Inputs: the panel's Spot."""
         spot = Spot(*rest)
         spot.choosing.begin()
-        place, endpoint = spot.place, spot.place.endpoint
-        if endpoint:
-            place = replace(place, endpoint=endpoint.model_copy(update={"key": SecretStr("")}))
-        return paint(**_key(None), state=place, notice="")
+        return paint(**_key(None), state=spot.place.without_key(), notice="")
 
     async def follow(self, *rest: Any) -> list[Any]:
         """The panel has another model: its place is that model's first. Inputs: the panel's Spot."""

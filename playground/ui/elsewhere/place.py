@@ -6,7 +6,7 @@ called by the handlers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -36,6 +36,11 @@ class PanelPlace:
             return THIS_MACHINE
         where = self.endpoint.address
         return f"{self.name} · {where}" if self.name else f"{where} · {self.endpoint.model}"
+
+    def without_key(self) -> PanelPlace:
+        if self.endpoint is None:
+            return self
+        return replace(self, endpoint=self.endpoint.model_copy(update={"key": NO_KEY}))
 
 
 @dataclass(frozen=True, slots=True)

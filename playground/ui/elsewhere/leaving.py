@@ -1,0 +1,61 @@
+"""What becomes of the keys that were typed into a page, once it is closed: they are forgotten.
+
+Gradio keeps what a closed page knew for an hour, in case it was only out of reach for a while. An ASGI layer that looks
+at the one connection that a page holds all the time. Not Gradio's `unload`: that would make a session for whoever holds
+such a connection under a made-up name. Put in place by `build`'s launch arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from playground.ui.elsewhere.place import KeptKey, PanelPlace
+from playground.ui.state import PanelState
+
+HELD = "/gradio_api/heartbeat/"
+GRACE_S = 15.0
+"""Seconds until a page that has let go counts as closed. What it asked for last has ended by then, and writes no more:
+a server may take 10 seconds to list its models, and who streams to nobody notices it within one."""
+
+
+class Leaving:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._holding: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        session = scope["path"].partition(HELD)[2] if scope["type"] == "http" else ""
+        if not session:
+            return await self._app(scope, receive, send)
+        self._holding[session] += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._holding[session] -= 1
+            self._holding += Counter()  # those who hold none go
+            asyncio.get_running_loop().call_later(GRACE_S, self._forget, scope["app"].state_holder, session)
+
+    def _forget(self, holder: Any, session: str) -> None:
+        if session not in self._holding and session in holder:
+            forget_keys(holder.session_data[session])
+
+
+def forget_keys(session: Any) -> None:
+    """Take every key out of what Gradio keeps of a page: out of its states, and of what its fields held last."""
+    for place, value in session.state_data.items():
+        session.state_data[place] = _without_key(value)
+    for part in session.components:
+        if part["props"].get("type") == "password":
+            part["props"]["value"] = ""
+
+
+def _without_key(value: Any) -> Any:
+    if isinstance(value, KeptKey):
+        return None
+    if isinstance(value, PanelPlace):
+        return value.without_key()
+    return value.stop() if isinstance(value, PanelState) else value
