@@ -131,16 +131,23 @@ def quoted(text: str, site: Site) -> str:
         key = plain_key(site.key)
         for spelling in (key, quote(key, safe=""), json.dumps(key)[1:-1]):
             text = text.replace(spelling, "…")
-        if _spells(text, key):
+        if spells_key(text, site.key):
             return ""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return line if len(line) <= QUOTED else line[: QUOTED - 1] + "…"
 
 
-def _spells(text: str, key: str) -> bool:
-    """Whether the text holds the key once its escapes are read: of JSON, of urls, of HTML, one in the other."""
+def spells_key(text: str, key: SecretStr) -> bool:
+    """Whether a server's words hold the key, in any of the ways in which one could still read it there.
+
+    Its escapes are read: of JSON, of urls, of HTML, one in the other. What no key may have is left out: controls and
+    signs without width between its letters, spaces, accents on them.
+    """
+    if not key.get_secret_value().strip():
+        return False
+    sought = plain_key(key).replace("\\", "")
     for _ in range(NESTED):
-        if key.replace("\\", "") in text.replace("\\", ""):
+        if sought in "".join(letter for letter in text if "!" <= letter <= "~" and letter != "\\"):
             return True
         text = unescape(unquote(_ESCAPED.sub(_letter, text)))
     return False

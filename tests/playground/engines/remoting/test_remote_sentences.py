@@ -19,6 +19,7 @@ from playground.engines.remoting.sentences import (
     StalledError,
     UnfinishedError,
     sentence,
+    spells_key,
 )
 from playground.engines.remoting.told import ServerSaidError
 from playground.errors import (
@@ -124,6 +125,11 @@ SPELLINGS = {
     "html in hexadecimal": lambda letter: f"&#x{ord(letter):x};",
     "html in html": lambda letter: f"&amp;#{ord(letter)};",
     "backslashes": lambda letter: f"\\{letter}",
+    "controls": lambda letter: f"{letter}\x00",
+    "controls in json": lambda letter: f"{letter}\\u0007",
+    "signs without width": lambda letter: f"{letter}\u200b",
+    "spaces": lambda letter: f"{letter} ",
+    "accents": lambda letter: f"{letter}\u0301",
 }
 
 
@@ -135,6 +141,11 @@ def test_a_key_that_is_spelled_in_another_way_is_not_quoted_either(name: str, wh
     for words in ("".join(letters), f"{KEY} " + "".join(letters)):
         for error in (RefusedError(500, f"No quota for {words}."), ServerSaidError(f"No quota for {words}.")):
             assert "It says" not in str(sentence(error, SITE))
+
+
+@pytest.mark.parametrize("none", ["", "  "])
+def test_where_there_is_no_key_nothing_spells_it(none: str) -> None:
+    assert not spells_key("krutrim-1 - or none", SecretStr(none))
 
 
 def test_words_with_escapes_that_spell_no_key_are_quoted() -> None:
