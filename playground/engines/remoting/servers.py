@@ -18,7 +18,7 @@ from playground.engines.remoting.connection import GarbageError, Patience, Refus
 from playground.engines.remoting.desk import AbortedError, Desk
 from playground.engines.remoting.forms import NO_ROUTE, Learnt
 from playground.engines.remoting.policy import EndpointPolicy
-from playground.engines.remoting.sentences import Site, StalledError, sentence
+from playground.engines.remoting.sentences import Site, StalledError, sentence, spells_key
 from playground.errors import EngineClosedError
 from playground.types import EndpointUse
 
@@ -98,7 +98,7 @@ class RemoteEngines:
     async def _models(self, base: str, key: SecretStr) -> tuple[str, ...]:
         try:
             async with opened("GET", f"{base}/models", key, self._patience) as response:
-                return _names(await response.aread())
+                return _names(await response.aread(), key)
         except RefusedError as refusal:
             if refusal.status in NO_ROUTE:
                 return ()
@@ -109,7 +109,8 @@ class RemoteEngines:
             raise EngineClosedError("The playground is shutting down: start it again.")
 
 
-def _names(body: bytes) -> tuple[str, ...]:
+def _names(body: bytes, key: SecretStr) -> tuple[str, ...]:
+    """Those that can be shown: a server may make one of the key that it was sent."""
     try:
         listed: Any = json.loads(body)
         entries = listed["data"] if isinstance(listed, dict) else listed
@@ -117,4 +118,4 @@ def _names(body: bytes) -> tuple[str, ...]:
     except (ValueError, TypeError, KeyError, RecursionError):
         raise GarbageError("a list of models that is none") from None
     good = (name for name in names if name.strip() and len(name) <= NAME_LIMIT and name.isprintable())
-    return tuple(dict.fromkeys(good))[:LISTED]
+    return tuple(name for name in [*dict.fromkeys(good)][:LISTED] if not spells_key(name, key))

@@ -136,6 +136,14 @@ async def test_a_server_that_is_not_listed_is_never_asked() -> None:
     assert not other.asked
 
 
+async def test_a_server_that_calls_its_models_after_the_key_does_not_get_it_into_the_menu() -> None:
+    names = ["a-model", KEY, f"models/{KEY}-1", KEY.replace("-", "%2d"), " ".join(KEY)]
+    with fake_server(lambda asked: Reply(200, {"data": [{"id": name} for name in names]})) as server:
+        async with servers() as engines:
+            assert await engines.models(server.url, SecretStr(KEY)) == ("a-model",)
+            assert await engines.models(server.url, SecretStr("")) == tuple(names)
+
+
 PROGRAM = """
 import asyncio, sys
 from remote_room import answer, question, servers, text_of
