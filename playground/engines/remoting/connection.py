@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -178,7 +179,7 @@ class _Lines(httpx2.AsyncByteStream):
         self._is_stream = is_stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        held, passed = b"", 0
+        held, passed, is_begun = b"", 0, False
         async for part in self._body:
             held += part
             cut = max(held.rfind(b"\n"), held.rfind(b"\r")) + 1
@@ -186,7 +187,8 @@ class _Lines(httpx2.AsyncByteStream):
             if len(held) - cut > LINE_LIMIT if self._is_stream else passed + len(held) - cut > LIST_LIMIT:
                 raise GarbageError("more at a time than any answer has")
             if cut:
-                yield _rewritten(held[:cut])
+                yield _rewritten(held[:cut] if is_begun else held[:cut].removeprefix(BOM_UTF8))
+                is_begun = True
                 held = held[cut:]
         if held:
             yield _rewritten(held)

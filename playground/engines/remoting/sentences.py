@@ -71,11 +71,24 @@ class OnlyThoughtError(Exception):
     """The answer is over before it began: what came were thoughts."""
 
 
+class ToolCallError(Exception):
+    """The answer ended in a call of a tool."""
+
+
+class EmptyError(Exception):
+    """The answer ended by itself, and nothing can be seen of it."""
+
+
 ENDINGS = {
     UnfinishedError: "ended its answer without saying why: it may be cut short. Try again.",
     HeldBackError: "held back the rest of its answer, or all of it, by a filter of its own: ask in other words.",
     OnlyThoughtError: (
         "only thought and came to no answer: ask for a longer answer, or switch the model's thinking off there."
+    ),
+    ToolCallError: "called a tool, and there is none here: ask in other words, or switch its tools off there.",
+    EmptyError: (
+        "ended its answer without a word: ask in other words, and without stop strings, or look whether its template "
+        "is the model's."
     ),
 }
 

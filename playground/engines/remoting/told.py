@@ -28,6 +28,8 @@ LENGTH = ("length", "max_tokens")
 HELD_BACK = "content_filter"
 THOUGHTS = ("reasoning_content", "reasoning")
 GIVEN_UP = ("abort", "error", "cancelled")
+CALLS = ("tool_calls", "function_call")
+"""Fields with what a model asks of a program instead of answering."""
 
 
 class ServerSaidError(Exception):
@@ -49,6 +51,7 @@ class Told:
     """
     thought: what a model thinks before it answers, which is no part of the answer.
     is_held_back: whether the answer ended because the server does not let the rest of it through.
+    calls_tool: whether the model asks a program for something, instead of answering or before it goes on.
     usage: tokens of the prompt and of the answer so far. at: when it came, in seconds of `perf_counter`.
     """
 
@@ -56,6 +59,7 @@ class Told:
     thought: str = ""
     finish_reason: FinishReason | None = None
     is_held_back: bool = False
+    calls_tool: bool = False
     usage: tuple[int, int] | None = None
     tokens: tuple[ToldToken, ...] = ()
     token_ids: tuple[int, ...] = ()
@@ -64,7 +68,8 @@ class Told:
     @property
     def says_something(self) -> bool:
         """Whether a token came, or the end."""
-        return bool(self.text or self.thought or self.tokens or self.token_ids or self.finish_reason)
+        words = self.text or self.thought or self.calls_tool
+        return bool(words or self.tokens or self.token_ids or self.finish_reason)
 
     @property
     def size(self) -> int:
@@ -91,6 +96,7 @@ def read_chunk(payload: Any) -> Told:
         thought=thought,
         finish_reason=_finish_reason(choice.get("finish_reason")),
         is_held_back=choice.get("finish_reason") == HELD_BACK,
+        calls_tool=_calls_tool(choice),
         usage=_usage(payload.get("usage")),
         tokens=_tokens(choice.get("logprobs"), token_ids) if text or not thought else (),
         token_ids=token_ids,
@@ -134,6 +140,11 @@ def _text(choice: Mapping[str, Any]) -> str:
 def _thought(choice: Mapping[str, Any]) -> str:
     holder = choice.get("delta") or choice
     return next((holder[name] for name in THOUGHTS if holder.get(name) and isinstance(holder[name], str)), "")
+
+
+def _calls_tool(choice: Mapping[str, Any]) -> bool:
+    holder = choice.get("delta") or choice
+    return any(holder.get(name) for name in CALLS)
 
 
 def _finish_reason(reason: Any) -> FinishReason | None:

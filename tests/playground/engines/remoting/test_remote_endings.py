@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fake_server import STALL, Answer, Asked, FakeServer, Stream, chunk, fake_server, says, streams
+from fake_server import STALL, Answer, Asked, FakeServer, Stream, chunk, fake_server, says, streams, usage
 from remote_room import HASTY, answer, broken_answer, engine_for, question, real_encoder, servers, text_of
 
 from playground.engines.remoting.course import LETTERS_A_TOKEN, LETTERS_MORE
@@ -224,6 +224,51 @@ async def test_a_server_that_only_thinks_has_not_answered(messages_only: bool, r
             _, error = await broken_answer(engines, question(server, messages_only=messages_only))
     assert "only thought" in str(error)
     assert "longer answer" in str(error)
+
+
+def calls(asked: Asked, **more: Any) -> dict[str, Any]:
+    called = {"tool_calls": [{"index": 0, "function": {"name": "search", "arguments": "{}"}}]}
+    return chunk(asked, None, **({"delta": {"content": None, **called}} if asked.in_chat else called), **more)
+
+
+WORDLESS: dict[str, tuple[Callable[[Asked], list[Any]], str]] = {
+    "nothing": (lambda asked: [chunk(asked, "", "stop"), usage(7, 0)], "without a word"),
+    "nothing to see": (lambda asked: [chunk(asked, " \n"), chunk(asked, "", "stop")], "without a word"),
+    "a tool": (lambda asked: [calls(asked), chunk(asked, "", "tool_calls")], "called a tool"),
+    "the end of a call alone": (lambda asked: [chunk(asked, "", "tool_calls")], "without a word"),
+    "a word, then a tool": (lambda asked: [chunk(asked, "안녕"), calls(asked), chunk(asked, "", "stop")], "a tool"),
+}
+
+
+@both
+@pytest.mark.parametrize("what", WORDLESS)
+async def test_an_answer_without_a_word_says_so(messages_only: bool, what: str) -> None:
+    steps, words = WORDLESS[what]
+    with fake_server(lambda asked: Stream([*steps(asked), "data: [DONE]\n\n"])) as server:
+        async with servers() as engines:
+            said, error = await broken_answer(engines, question(server, messages_only=messages_only))
+    assert said.strip() == ("안녕" if "word" in what else "")
+    assert isinstance(error, EngineError)
+    assert words in str(error)
+    assert len(server.asked) == 1
+
+
+@both
+async def test_a_tool_is_a_sign_of_life(messages_only: bool) -> None:
+    with fake_server(lambda asked: Stream([calls(asked), STALL])) as server:
+        async with servers(replace(HASTY, first_s=20)) as engines:
+            _, error = await broken_answer(engines, question(server, messages_only=messages_only))
+    assert "for 0.3 seconds" in str(error)
+
+
+@both
+async def test_a_mark_before_the_first_letter_is_no_part_of_the_answer(messages_only: bool) -> None:
+    """Some servers begin with the mark that says in which order the bytes of their letters come."""
+    marked = [b"\xef\xbb", b"\xbf", ("안녕",), ("", "stop")]
+    with fake_server(streams(*marked)) as server:
+        async with servers() as engines:
+            chunks = await answer(engines, question(server, messages_only=messages_only))
+    assert (text_of(chunks), chunks[-1].finish_reason) == ("안녕", "stop")
 
 
 @both

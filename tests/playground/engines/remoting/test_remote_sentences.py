@@ -13,10 +13,12 @@ from remote_room import KEY
 from playground.engines.remoting.connection import GarbageError, RefusedError
 from playground.engines.remoting.sentences import (
     QUOTED,
+    EmptyError,
     HeldBackError,
     OnlyThoughtError,
     Site,
     StalledError,
+    ToolCallError,
     UnfinishedError,
     sentence,
     spells_key,
@@ -83,6 +85,8 @@ def test_no_foreign_error_is_unmapped(kind: type[Exception], begun: bool, caplog
         StalledError(3),
         UnfinishedError(),
         OnlyThoughtError(),
+        ToolCallError(),
+        EmptyError(),
         HeldBackError(),
         ServerSaidError(KEY),
     ],
