@@ -27,7 +27,7 @@ from playground.engines.remoting.connection import (
 )
 from playground.engines.remoting.course import Course
 from playground.engines.remoting.forms import Form, Learnt, TextForm, after, fields, messages
-from playground.engines.remoting.sentences import TOO_BUSY, StalledError, cause
+from playground.engines.remoting.sentences import TOO_BUSY, EndlessError, StalledError, cause
 from playground.engines.remoting.told import Told, read_chunk
 from playground.errors import PromptError
 from playground.types import EndpointUse, GenerationRequest, SentAs
@@ -131,20 +131,24 @@ def _pause(error: Exception, tries: int, patience: Patience) -> float | None:
 
 async def _attempt(question: Question, form: Form, patience: Patience) -> AsyncGenerator[Told, None]:
     """One request, and its answer with an end; what the server says without meaning is left out."""
-    deadline = asyncio.get_running_loop().time() + patience.first_s
+    asked_at = asyncio.get_running_loop().time()
+    longest = patience.answer_s(question.max_tokens)
     course = Course(question.max_tokens)
     async with aclosing(_chunks(question, form, patience)) as chunks:
         while not course.is_full:
+            wait = patience.last_s if course.is_over else patience.between_s
+            now = asyncio.get_running_loop().time()
+            until = now + wait if course.has_begun else asked_at + patience.first_s
             try:
-                wait = patience.last_s if course.is_over else patience.between_s
-                limit = asyncio.timeout(wait) if course.has_begun else asyncio.timeout_at(deadline)
-                async with limit:
+                async with asyncio.timeout_at(min(until, asked_at + longest)) as limit:
                     told = await anext(chunks)
             except StopAsyncIteration:
                 break
             except Exception as error:
                 if course.is_over:
                     break  # why the answer is over is known: what follows was only its cost
+                if limit.expired() and until > asked_at + longest:
+                    raise EndlessError(longest) from None
                 if limit.expired():
                     raise StalledError(wait if course.has_begun else patience.first_s) from None
                 raise error

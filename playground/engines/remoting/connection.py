@@ -68,6 +68,7 @@ class Patience:
     tries: in all, where a server cannot be reached or is too busy; `backoff_s` after the first, twice that after the
         second. longest_wait_s: a server that asks for a longer pause is not waited for.
     last_s: for what may follow the reason why an answer is over.
+    whole_s: for a whole answer, however steadily it comes; a long one has `a_token_s` for each token that it may have.
     """
 
     connect_s: float = 5.0
@@ -77,11 +78,17 @@ class Patience:
     backoff_s: float = 0.5
     longest_wait_s: float = 10.0
     last_s: float = 5.0
+    whole_s: float = 1800.0
+    a_token_s: float = 2.0
 
     @property
     def timeout(self) -> httpx2.Timeout:
         """For connecting; reading is timed by the reader, for only that one knows what is a token."""
         return httpx2.Timeout(None, connect=self.connect_s, pool=self.connect_s)
+
+    def answer_s(self, max_tokens: int) -> float:
+        """For an answer of so many tokens, from when the request is sent."""
+        return max(self.whole_s, self.a_token_s * max_tokens)
 
 
 def use_our_client() -> None:

@@ -59,6 +59,14 @@ class StalledError(Exception):
         self.seconds = seconds
 
 
+class EndlessError(Exception):
+    """The answer had `seconds`, and no end by then."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
 class UnfinishedError(Exception):
     """The answer ended without a reason."""
 
@@ -132,6 +140,11 @@ def sentence(error: Exception, site: Site, *, begun: bool = False) -> Playground
         return EngineError(
             f"{site.host} has not {missing} for {error.seconds:g} seconds, so it was given up: it may be overloaded. "
             "Try again."
+        )
+    if isinstance(error, EndlessError):
+        return EngineError(
+            f"{site.host} has not come to the end of its answer within {error.seconds / 60:.3g} minutes, so it was "
+            "left: ask for a shorter answer, or another server."
         )
     if ending := ENDINGS.get(type(error)):
         return EngineError(f"{site.host} {ending}")

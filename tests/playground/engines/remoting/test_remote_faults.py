@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,9 +25,9 @@ from fake_server import (
     usage,
 )
 from pydantic import SecretStr
-from remote_room import HASTY, KEY, answer, broken_answer, question, servers, text_of
+from remote_room import HASTY, KEY, QUICK, answer, broken_answer, question, servers, text_of
 
-from playground.engines.remoting.connection import LINE_LIMIT
+from playground.engines.remoting.connection import LINE_LIMIT, Patience
 from playground.errors import (
     ContextFullError,
     EngineBusyError,
@@ -98,6 +100,28 @@ async def test_a_server_that_never_begins_is_given_up(messages_only: bool, steps
         assert server.gone.wait(10)
     assert said == ""
     assert "begun to answer for 0.3 seconds" in str(error)
+
+
+def drips(asked: Asked) -> Stream:
+    """A word now and then, for ever: never so late that it has stalled."""
+    return Stream(chunk(asked, "word ") for _ in iter(lambda: time.sleep(0.05), "never"))
+
+
+@both
+async def test_a_server_that_goes_on_and_on_is_left(messages_only: bool) -> None:
+    patience = replace(QUICK, whole_s=0.6, a_token_s=0.001)
+    with fake_server(drips) as server:
+        async with servers(patience) as engines:
+            said, error = await broken_answer(engines, question(server, messages_only=messages_only))
+        assert server.gone.wait(10)
+    assert said.startswith("word ")
+    assert "end of its answer within 0.01 minutes" in str(error)
+    assert len(server.asked) == 1
+
+
+def test_a_long_answer_has_longer() -> None:
+    assert Patience().answer_s(512) == Patience().whole_s == 1800
+    assert Patience().answer_s(4096) == 8192
 
 
 @both

@@ -14,6 +14,7 @@ from playground.engines.remoting.connection import GarbageError, RefusedError
 from playground.engines.remoting.sentences import (
     QUOTED,
     EmptyError,
+    EndlessError,
     HeldBackError,
     OnlyThoughtError,
     Site,
@@ -83,6 +84,7 @@ def test_no_foreign_error_is_unmapped(kind: type[Exception], begun: bool, caplog
         RefusedError(400, KEY),
         GarbageError("nothing"),
         StalledError(3),
+        EndlessError(1800),
         UnfinishedError(),
         OnlyThoughtError(),
         ToolCallError(),
