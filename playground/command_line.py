@@ -120,8 +120,8 @@ def _add_elsewhere(options: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="URL",
-        help="a server that may be typed into a panel, such as http://10.0.0.7:8000/v1; may be given several times "
-        "(default: where only this machine can open the page, any)",
+        help="a server that may be chosen in a panel, such as http://10.0.0.7:8000/v1; may be given several times "
+        "(where only this machine can open the page, any other may be typed too)",
     )
     options.add_argument(
         "--zero-gpu",

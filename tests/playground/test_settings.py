@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from playground.command_line import Quantise
+from playground.command_line import Quantise, parser
 from playground.limits import OPEN, PUBLIC, Limits
 from playground.placement.plan import PlanOptions, QuantisationChoice
 from playground.settings import Settings, read_secret
@@ -172,6 +172,11 @@ def test_a_space_stands_behind_a_proxy() -> None:
     assert Settings.read([], {"SPACE_ID": "me/it"}).proxies == 1
     assert Settings.read(["--proxies", "0"], {"SPACE_ID": "me/it"}).proxies == 0
     assert Settings.read(["--proxies", "2"], {}).proxies == 2
+
+
+def test_the_help_says_that_a_listed_server_is_chosen() -> None:
+    said = " ".join(parser().format_help().split())
+    assert "--endpoint URL a server that may be chosen in a panel" in said
 
 
 def test_only_listed_servers_may_be_asked_where_others_can_open_the_page() -> None:
