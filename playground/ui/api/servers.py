@@ -15,7 +15,10 @@ from playground.ui.elsewhere.place import THIS_MACHINE
 
 
 def described(elsewhere: Elsewhere, model_id: str) -> list[dict[str, Any]]:
-    """The servers of the catalog that answer for a model; without their addresses, which are the operator's own."""
+    """The servers of the catalog that answer for a model; without their addresses, for a program gives none either.
+
+    They are no secret: the page's menus, which anybody who may open it can read, name them.
+    """
     return [
         {"id": server.id, "name": server.name, "models": [*server.models]} for server in elsewhere.servers_of(model_id)
     ]

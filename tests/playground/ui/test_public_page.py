@@ -239,7 +239,9 @@ def test_where_users_are_named_nobody_else_comes_in(caplog: pytest.LogCaptureFix
             assert stranger.get("/config").status_code == 401
             assert stranger.post("/gradio_api/run/predict", json={"data": [], "fn_index": 0}).status_code == 401
             assert stranger.post("/gradio_api/queue/join", json={"data": [], "fn_index": 0}).status_code == 401
-            assert stranger.post("/login", data={"username": "asha", "password": "x"}).status_code == 400
+            for number in range(60):  # nobody counts them, as the docs say
+                guess = {"username": "asha", "password": f"x{number}"}
+                assert stranger.post("/login", data=guess).status_code == 400
             assert stranger.get("/config").status_code == 401
             assert stranger.post("/login", data={"username": "asha", "password": PASSWORD}).status_code == 200
             config = stranger.get("/config")

@@ -48,6 +48,10 @@ def test_models_tells_the_servers_of_each_by_id_and_name(client: Client) -> None
     assert "10.0.0" not in json.dumps([far, near])
 
 
+def test_the_page_itself_tells_the_addresses_as_the_docs_say(client: Client) -> None:
+    assert "10.0.0.7:8000" in json.dumps(client.config)
+
+
 def test_a_model_is_answered_by_its_first_server_unless_another_place_is_named(client: Client, pool: FakePool) -> None:
     *_, last = generate(client, "far-model", MESSAGES)
     assert endpoint_of_last(pool) == EndpointUse(url=FAR, model="base")
