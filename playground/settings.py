@@ -40,6 +40,7 @@ class Settings:
     `quantise`, `contexts`, `offload`: what is asked of the placement, as its PlanOptions explain.
     `adapters`: folders of LoRA adapters that the menus offer. `adapter_store`: where those of the Hub are kept.
     `typed_folders`: whether any folder may be typed as an adapter's: only where nobody else can open the page.
+    `own_names_only`: whether the page answers to this machine's names alone: there, unless a proxy gives it another.
     `edit_templates`: whether chat templates may be typed, which are programs: there too, or where it was asked for.
     """
 
@@ -56,6 +57,7 @@ class Settings:
     typed_folders: bool = False
     edit_templates: bool = False
     any_endpoint: bool = False
+    own_names_only: bool = False
     endpoints: tuple[str, ...] = ()
     limits: Limits = OPEN
     proxies: int = 0
@@ -99,6 +101,7 @@ class Settings:
             typed_folders=only_here,
             edit_templates=only_here or given.edit_templates,
             any_endpoint=only_here,
+            own_names_only=only_here and not environment.get("GRADIO_ROOT_PATH"),
             endpoints=tuple(given.endpoints),
             limits=limits,
             proxies=proxies,

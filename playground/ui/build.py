@@ -39,6 +39,7 @@ from playground.ui.events import (
 )
 from playground.ui.examples import read_examples
 from playground.ui.handlers import Handlers
+from playground.ui.hosts import OwnNames
 from playground.ui.lens.about import AboutHandlers
 from playground.ui.lens.handlers import LensHandlers
 from playground.ui.lens.probabilities import ProbabilityHandlers
@@ -155,8 +156,9 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def _layers(settings: Settings) -> list[Middleware]:
-    arrivals = Middleware(Arrivals, limits=settings.limits, proxies=settings.proxies)
-    return [Middleware(Shield), *([arrivals] if settings.for_strangers else []), Middleware(Leaving)]
+    own_names = [Middleware(OwnNames)] if settings.own_names_only else []
+    arrivals = [Middleware(Arrivals, limits=settings.limits, proxies=settings.proxies)]
+    return [*own_names, Middleware(Shield), *(arrivals if settings.for_strangers else []), Middleware(Leaving)]
 
 
 def stand_in_banner(registry: Registry, specs: Sequence[ModelSpec]) -> str:

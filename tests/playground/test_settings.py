@@ -24,7 +24,7 @@ def test_everything_can_be_given(tmp_path: Path) -> None:
     catalog.touch()
     line = ["--models", "a, b,c", "--catalog", str(catalog), "--catalog", str(catalog), "--host", "::1", "--port", "80"]
     settings = Settings.read([*line, "--no-browser"], {"DISPLAY": ":0"})
-    alone = {"typed_folders": True, "edit_templates": True, "any_endpoint": True}
+    alone = {"typed_folders": True, "edit_templates": True, "any_endpoint": True, "own_names_only": True}
     assert settings == Settings(("a", "b", "c"), (catalog, catalog), "::1", 80, open_browser=False, **alone)
 
 
@@ -61,6 +61,8 @@ def test_folders_and_templates_may_be_typed_only_where_nobody_else_can_open_the_
 ) -> None:
     assert Settings.read(line, environment).typed_folders is typed
     assert Settings.read(line, environment).edit_templates is typed
+    assert Settings.read(line, environment).own_names_only is typed
+    assert not Settings.read(line, {**environment, "GRADIO_ROOT_PATH": "/playground"}).own_names_only
     assert Settings.read([*line, "--edit-templates"], environment).edit_templates
     assert Settings.read([*line, "--edit-templates"], environment).typed_folders is typed
 
