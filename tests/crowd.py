@@ -6,17 +6,21 @@ Used by the test of a small crowd and by the benchmark of a large one.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import httpx
-from raw_page import PageMap, PanelSeen, RawSession
+from raw_page import SPOKEN, PageMap, PanelSeen, RawSession
 
 Manner = Literal["stays", "stops", "leaves while answered", "leaves in line"]
 
 PATIENCE_S = 300.0
+
+LATE_S = 3.0
+"""Seconds from Send after which a visitor without an answer should know the place in line."""
 
 
 @dataclass
@@ -28,21 +32,38 @@ class Visit:
     seen: list[PanelSeen] = field(default_factory=lambda: [PanelSeen(), PanelSeen()])
     ended: Manner = "stays"
     hint: str = ""
+    left_s: float = math.inf
 
     @property
-    def has_waited(self) -> bool:
+    def was_told(self) -> bool:
+        """Whether it was told a place in line."""
         return any(panel.positions for panel in self.seen)
 
     @property
     def silence_s(self) -> float:
-        """The longest that a panel said neither a place in line nor a word of an answer, from Send on."""
-        return max(_first_word_s(panel) for panel in self.seen)
+        """The longest that a panel said nothing new, from Send to its end or to when the visitor left; infinite where
+        one that was listened to never said a word."""
+        return max(max(panel.silences_s(self.left_s)) for panel in self.seen)
+
+    @property
+    def later_silence_s(self) -> float:
+        """The same, after the first word."""
+        return max(max(panel.silences_s(self.left_s)[1:], default=0.0) for panel in self.seen)
+
+    @property
+    def answered_s(self) -> float:
+        """From Send to the first word of an answer; infinite where none came."""
+        return min(map(_answer_s, self.seen))
 
     @property
     def waits_s(self) -> float:
-        """From Send to the first word of the last panel."""
-        spoken = [[s for foot, s in zip(p.feet, p.seconds, strict=True) if _is_spoken(foot)] for p in self.seen]
-        return max((seconds[0] for seconds in spoken if seconds), default=0.0)
+        """From Send to the first word of the last panel's answer."""
+        return max(map(_answer_s, self.seen))
+
+    @property
+    def was_kept_in_the_dark(self) -> bool:
+        """Whether the answer was late, and no place in line was told before it."""
+        return min(self.left_s, self.answered_s) > LATE_S and not self.was_told
 
 
 async def come(url: str, visits: Sequence[Visit], first: int = 0, **fields: Any) -> None:
@@ -67,25 +88,17 @@ async def _follow(session: RawSession, visit: Visit, fields: dict[str, Any]) -> 
     async with aclosing(session.watch(visit.seen)) as steps:
         async for _ in steps:
             is_spoken = any(panel.answer for panel in visit.seen)
-            if visit.manner == "leaves in line" and visit.has_waited and not is_spoken:
-                visit.ended = "leaves in line"
+            if visit.manner == "leaves in line" and visit.was_told and not is_spoken:
+                visit.ended, visit.left_s = "leaves in line", session.seconds
                 return
             if visit.manner == "leaves while answered" and is_spoken:
-                visit.ended = "leaves while answered"
+                visit.ended, visit.left_s = "leaves while answered", session.seconds
                 return
             if visit.manner == "stops" and is_spoken and visit.ended == "stays":
                 visit.ended = "stops"
                 await session.stop()
 
 
-def _is_spoken(foot: str) -> bool:
-    return foot.startswith(("answering", "ended", "stopped", "length"))
-
-
-def _first_word_s(panel: PanelSeen) -> float:
-    told = [
-        seconds
-        for foot, seconds in zip(panel.feet, panel.seconds, strict=True)
-        if _is_spoken(foot) or foot.startswith("Waiting: ")
-    ]
-    return told[0] if told else 0.0
+def _answer_s(panel: PanelSeen) -> float:
+    spoken = (seconds for foot, seconds in zip(panel.feet, panel.seconds, strict=True) if foot.startswith(SPOKEN))
+    return next(spoken, math.inf)

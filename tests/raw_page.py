@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import SystemRandom
 from typing import Any
 
@@ -20,6 +22,9 @@ from gradio_client.utils import apply_diff
 from markup import read
 
 API = "gradio_api"
+
+SPOKEN = ("answering", "ended", "stopped", "length")
+"""How the lines begin that stand under some of an answer, or under its end."""
 
 
 class PageMap:
@@ -69,12 +74,22 @@ def _triggers(event: dict[str, Any]) -> list[str]:
 
 @dataclass
 class PanelSeen:
-    """What one panel showed: its last chat, every line under it, and when each was first seen, from Send on."""
+    """What one panel showed: its last chat, every line under it, and when each was first seen, from Send on.
+
+    heard: when it said something new: a place in line, more of the answer, its end; a clock that ticks says nothing.
+    over_s: when it was over, in the same seconds; infinite while it is not.
+    """
 
     chat: list[dict[str, Any]] = field(default_factory=list)
     feet: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    is_over: bool = False
+    heard: list[float] = field(default_factory=list)
+    over_s: float = math.inf
+    _said: tuple[str, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        return self.over_s < math.inf
 
     @property
     def answer(self) -> str:
@@ -98,6 +113,23 @@ class PanelSeen:
         if not self.feet or foot != self.feet[-1]:
             self.feet.append(foot)
             self.seconds.append(seconds)
+        said = (*(part["text"] for part in chat[-1]["content"][:-1]), foot) if chat else ()
+        if is_word(foot) and said != self._said:
+            self._said = said
+            self.heard.append(seconds)
+
+    def silences_s(self, left_s: float = math.inf) -> list[float]:
+        """From Send to the first word, from each to the next, and from the last to its end, or to when nobody listened
+        any more. Infinite where it ended without a word."""
+        end_s = min(self.over_s, left_s)
+        if not self.heard and end_s < left_s:
+            return [math.inf]
+        return [later - earlier for earlier, later in pairwise([0.0, *self.heard, end_s])]
+
+
+def is_word(foot: str) -> bool:
+    """Whether the line under an answer tells more than that one has to wait."""
+    return foot.startswith(("Waiting: ", *SPOKEN))
 
 
 class RawSession:
@@ -110,6 +142,11 @@ class RawSession:
         self._page = page
         self._headers = {"x-forwarded-for": address}
         self._begun = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since Send was pressed."""
+        return time.monotonic() - self._begun
 
     async def open(self) -> None:
         """What a browser asks for when it opens the page: for the server, the session begins here."""
@@ -157,10 +194,10 @@ class RawSession:
                 data = [apply_diff(old, new) for old, new in zip(before, data, strict=True)]
             outputs[message["event_id"]] = data
             if isinstance(data[1], list):
-                panel.see(data[1], time.monotonic() - self._begun)
+                panel.see(data[1], self.seconds)
         elif message["msg"] == "process_completed":
             assert message["success"], told
-            panel.is_over = True
+            panel.over_s = self.seconds
 
     async def _run(self, event: dict[str, Any], **fields: Any) -> list[Any]:
         body = {"fn_index": event["id"], "data": self._page.inputs(event, **fields), "session_hash": self.hash}

@@ -1,15 +1,17 @@
 """What a crowd costs: `python tests/benchmarks/load.py` runs the app as a Space of the cpu-basic profile would, and has
 50 visitors open the page, then all press Send at once, several times over.
 
-Each has an address and a prompt of its own; some press Stop, some vanish while they wait or are answered. Printed: how
-long anybody was left without a word, how long they waited, whether everybody got the answer that the models give to
-that prompt alone and nothing else, and the memory of the app with its engines.
+Each has an address and a prompt of its own; some press Stop, some vanish while they wait or are answered. Printed: the
+longest that each heard nothing new (between Send, the places in line, the words of the answer and its end), who had to
+wait for the answer and was told no place, how long they waited, whether everybody got the answer that the models give
+to that prompt alone and nothing else, and the memory of the app with its engines.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import statistics
 import sys
@@ -40,9 +42,11 @@ SAMPLE_S = 0.5
 COLUMNS = (
     "wave",
     "taken / left / stopped",
-    "waited",
-    "longest silence (s)",
-    "first word, median and longest (s)",
+    "told a place",
+    "late and told none",
+    "longest silence, median and longest (s)",
+    "after the first word (s)",
+    "answer begins, median and longest (s)",
     "wrong",
     "whole wave (s)",
     "memory (MB)",
@@ -99,7 +103,7 @@ async def report(url: str, pid: int, sessions: int, waves: int) -> None:
     alone = {prompt: await answers_alone(url, prompt, number) for number, prompt in enumerate(prompts)}
     memory = Memory(pid)
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
-    print(f"| before | | | | | | | {memory.now():.0f} |", flush=True)
+    print(f"| before | | | | | | | | | {memory.now():.0f} |", flush=True)
     for wave in range(waves):
         visits = [Visit(prompt, manner) for prompt, manner in zip(prompts, manners(sessions, wave), strict=True)]
         begun = time.monotonic()
@@ -108,7 +112,7 @@ async def report(url: str, pid: int, sessions: int, waves: int) -> None:
     await asyncio.sleep(5)
     free = [Visit(prompt, "stays") for prompt in prompts[: PUBLIC.places]]
     await come(url, free, **GREEDY)
-    print(f"| after | | {sum(visit.has_waited for visit in free)} of {len(free)} | | | | | {memory.now():.0f} |")
+    print(f"| after | | {sum(visit.was_told for visit in free)} of {len(free)} | | | | | | | {memory.now():.0f} |")
     memory.end()
     print(f"\nPeak of memory: {memory.peak:.0f} MB.")
 
@@ -135,16 +139,21 @@ def row(visits: Sequence[Visit], alone: dict[str, list[str]]) -> str:
     taken = [visit for visit in visits if not visit.hint]
     ends = {end: sum(visit.ended == end for visit in taken) for end in MANNERS}
     waits = [visit.waits_s for visit in taken if visit.ended == "stays"]
+    silences = [visit.silence_s for visit in taken]
     left = ends["leaves in line"] + ends["leaves while answered"]
     return (
-        f"| {len(taken)} / {left} / {ends['stops']} | {sum(visit.has_waited for visit in taken)} "
-        f"| {max(visit.silence_s for visit in taken):.1f} | {statistics.median(waits):.1f}, {max(waits):.1f} "
+        f"| {len(taken)} / {left} / {ends['stops']} | {sum(visit.was_told for visit in taken)} "
+        f"| {sum(visit.was_kept_in_the_dark for visit in taken)} "
+        f"| {statistics.median(silences):.1f}, {max(silences):.1f} "
+        f"| {max(visit.later_silence_s for visit in taken):.1f} | {statistics.median(waits):.1f}, {max(waits):.1f} "
         f"| {sum(is_wrong(visit, alone[visit.prompt]) for visit in taken)}"
     )
 
 
 def is_wrong(visit: Visit, alone: Sequence[str]) -> bool:
-    """Whether it saw another answer than its own, another's prompt, or a line that went backward."""
+    """Whether it saw another answer than its own, another's prompt, a line that went backward, or never a word."""
+    if math.isinf(visit.silence_s):
+        return True
     for panel, expected in zip(visit.seen, alone, strict=True):
         is_whole = panel.answer == expected if visit.ended == "stays" else expected.startswith(panel.answer)
         prompts = [read(message["content"][0]["text"]).text for message in panel.chat if message["role"] == "user"]
