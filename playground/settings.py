@@ -168,6 +168,7 @@ def _zero_gpu(asked: str, environment: Mapping[str, str]) -> Literal["on", "rehe
 
 def _users(options: argparse.ArgumentParser, text: str) -> tuple[tuple[str, str], ...]:
     users = [tuple(part.strip().split(":", 1)) for part in text.split(",") if part.strip()]
-    if any(len(user) != 2 or not all(user) for user in users):
+    # Commas alone name nobody, and would let everybody in.
+    if any(len(user) != 2 or not all(user) for user in users) or (text.strip() and not users):
         options.error(f"environment variable {USERS}: write name:password, with commas between users")
     return tuple((name, password) for name, password in users)

@@ -204,7 +204,7 @@ def test_who_may_open_the_page_is_read_from_the_environment_and_shown_nowhere() 
     assert Settings.read([], {}).users == ()
 
 
-@pytest.mark.parametrize("users", ["asha", "asha:", ":word", "asha:word,minsu"])
+@pytest.mark.parametrize("users", ["asha", "asha:", ":word", "asha:word,minsu", ",", " , "])
 def test_a_user_without_a_name_or_a_password_is_refused_without_showing_them(
     users: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
