@@ -40,7 +40,7 @@ class Settings:
     `quantise`, `contexts`, `offload`: what is asked of the placement, as its PlanOptions explain.
     `adapters`: folders of LoRA adapters that the menus offer. `adapter_store`: where those of the Hub are kept.
     `typed_folders`: whether any folder may be typed as an adapter's: only where nobody else can open the page.
-    `own_names_only`: whether the page answers to this machine's names alone: there, unless a proxy gives it another.
+    `own_names_only`: whether the page answers to this machine's names alone: there too.
     `edit_templates`: whether chat templates may be typed, which are programs: there too, or where it was asked for.
     """
 
@@ -85,8 +85,9 @@ class Settings:
         limits = replace(PUBLIC if strangers else OPEN, **dict(given.limit))
         users = _users(options, environment.get(USERS, ""))
         proxies = given.proxies if given.proxies is not None else int(on_spaces)
-        # A page on loopback may stand behind a proxy, and whoever asks for limits, users or proxies says that it does.
-        only_here = host in LOOPBACK and not (on_spaces or proxies or users) and limits == OPEN
+        # A page on loopback may stand behind a proxy, and whoever asks for limits, users, proxies another root says so.
+        in_front = on_spaces or proxies or users or environment.get("GRADIO_ROOT_PATH")
+        only_here = host in LOOPBACK and not in_front and limits == OPEN
         return cls(
             models=given.models,
             catalogs=tuple(given.catalog),
@@ -101,7 +102,7 @@ class Settings:
             typed_folders=only_here,
             edit_templates=only_here or given.edit_templates,
             any_endpoint=only_here,
-            own_names_only=only_here and not environment.get("GRADIO_ROOT_PATH"),
+            own_names_only=only_here,
             endpoints=tuple(given.endpoints),
             limits=limits,
             proxies=proxies,

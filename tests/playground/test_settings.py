@@ -62,7 +62,9 @@ def test_folders_and_templates_may_be_typed_only_where_nobody_else_can_open_the_
     assert Settings.read(line, environment).typed_folders is typed
     assert Settings.read(line, environment).edit_templates is typed
     assert Settings.read(line, environment).own_names_only is typed
-    assert not Settings.read(line, {**environment, "GRADIO_ROOT_PATH": "/playground"}).own_names_only
+    behind_a_proxy = Settings.read(line, {**environment, "GRADIO_ROOT_PATH": "/playground"})
+    typed_there = (behind_a_proxy.own_names_only, behind_a_proxy.typed_folders, behind_a_proxy.any_endpoint)
+    assert typed_there == (False, False, False)
     assert Settings.read([*line, "--edit-templates"], environment).edit_templates
     assert Settings.read([*line, "--edit-templates"], environment).typed_folders is typed
 
