@@ -85,7 +85,7 @@ class Settings:
         limits = replace(PUBLIC if strangers else OPEN, **dict(given.limit))
         users = _users(options, environment.get(USERS, ""))
         proxies = given.proxies if given.proxies is not None else int(on_spaces)
-        # A page on loopback may stand behind a proxy, and whoever asks for limits, users, proxies another root says so.
+        # A page on loopback may stand behind a proxy, and whoever asks for these or for limits says so.
         in_front = on_spaces or proxies or users or environment.get("GRADIO_ROOT_PATH")
         only_here = host in LOOPBACK and not in_front and limits == OPEN
         return cls(
