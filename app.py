@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 
 from playground.errors import PlaygroundError
 
@@ -27,7 +28,7 @@ def main() -> None:
 
     registry = Registry.load(*settings.catalogs)
     pool, models = start(registry)
-    page = build(registry, pool, models, settings)
+    page = partial(build, registry, pool, models, settings)
     serve(page, pool, models, launch_arguments(settings))
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,10 @@ WAKE_S = 0.5
 log = logging.getLogger(__name__)
 
 
-def serve(page: gr.Blocks, pool: Pool, models: Sequence[str], launch: dict[str, Any]) -> None:
-    """Serve until SIGINT or SIGTERM. `models` are loaded in the background once the page is there, but for those that
-    a server of the catalog has."""
+def serve(build: Callable[[], gr.Blocks], pool: Pool, models: Sequence[str], launch: dict[str, Any]) -> None:
+    """Build the page and serve it until SIGINT or SIGTERM. `models` are loaded in the background once it is there, but
+    for those that a server of the catalog has."""
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
     loops: list[asyncio.AbstractEventLoop] = []
 
     @asynccontextmanager
@@ -48,10 +46,8 @@ def serve(page: gr.Blocks, pool: Pool, models: Sequence[str], launch: dict[str, 
         yield
 
     believe_no_forwarded_address()
-    try:
-        page.launch(**{**launch, "app_kwargs": {**launch["app_kwargs"], "lifespan": lifespan}})
-    except OSError as error:
-        raise PlaygroundError(f"The page cannot be served: {error}") from error
+    launch = {**launch, "app_kwargs": {**launch["app_kwargs"], "lifespan": lifespan}}
+    page = asyncio.run(_launched(build, launch, ended))
     print(f"The playground is at {page.local_url} (Ctrl+C ends it).", flush=True)
     try:
         pool.preload([model for model in models if not pool.elsewhere.servers_of(model)])
@@ -61,6 +57,18 @@ def serve(page: gr.Blocks, pool: Pool, models: Sequence[str], launch: dict[str, 
         _end_for_certain()
         _close(pool, loops[0])
         page.close(verbose=False)
+
+
+async def _launched(build: Callable[[], gr.Blocks], launch: dict[str, Any], ended: threading.Event) -> gr.Blocks:
+    """In a running loop, for outside of one Gradio makes a new loop for every lock, and closes none."""
+    page = build()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    try:
+        page.launch(**launch)
+    except OSError as error:
+        raise PlaygroundError(f"The page cannot be served: {error}") from error
+    return page
 
 
 def _close(pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
