@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from starlette.middleware import Middleware
 
 from model_registry.registry import Registry
 from model_registry.spec import ModelSpec
@@ -22,11 +21,10 @@ from playground.settings import Settings
 from playground.ui import view
 from playground.ui.adapters import AdapterHandlers
 from playground.ui.api.endpoints import wire_api
-from playground.ui.arrivals import Arrivals
 from playground.ui.devices import DeviceHandlers, draw_devices
+from playground.ui.door.layers import layers
 from playground.ui.elsewhere.events import wire_places
 from playground.ui.elsewhere.handlers import PlaceHandlers
-from playground.ui.elsewhere.leaving import Leaving
 from playground.ui.event_kinds import MOST_QUEUED, most_events
 from playground.ui.events import (
     Controls,
@@ -39,7 +37,6 @@ from playground.ui.events import (
 )
 from playground.ui.examples import read_examples
 from playground.ui.handlers import Handlers
-from playground.ui.hosts import OwnNames
 from playground.ui.lens.about import AboutHandlers
 from playground.ui.lens.handlers import LensHandlers
 from playground.ui.lens.probabilities import ProbabilityHandlers
@@ -49,7 +46,6 @@ from playground.ui.lens.template_editor import TemplateHandlers
 from playground.ui.panel import Choices, Panel, draw_panel, menu_choices
 from playground.ui.prompt_bar import draw_prompt_bar
 from playground.ui.sampling import draw_sampling
-from playground.ui.shield import Shield
 from playground.ui.visitor import Entrance
 
 if TYPE_CHECKING:
@@ -146,19 +142,13 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
         "share": False,
         "show_error": settings.typed_folders,  # of errors that nobody foresaw; where strangers come the log has them
         "auth": list(settings.users) or None,
-        "app_kwargs": {"middleware": _layers(settings)},
+        "app_kwargs": {"middleware": layers(settings)},
         "max_threads": most_events(settings.limits),
         "state_session_capacity": settings.limits.sessions or SESSIONS,
         "max_file_size": "1mb",
         "quiet": True,
         "prevent_thread_lock": True,
     }
-
-
-def _layers(settings: Settings) -> list[Middleware]:
-    own_names = [Middleware(OwnNames)] if settings.own_names_only else []
-    arrivals = [Middleware(Arrivals, limits=settings.limits, proxies=settings.proxies)]
-    return [*own_names, Middleware(Shield), *(arrivals if settings.for_strangers else []), Middleware(Leaving)]
 
 
 def stand_in_banner(registry: Registry, specs: Sequence[ModelSpec]) -> str:

@@ -2,7 +2,7 @@
 
 Gradio keeps what a closed page knew for an hour, in case it was only out of reach for a while. An ASGI layer that looks
 at the one connection that a page holds all the time. Not Gradio's `unload`: that would make a session for whoever holds
-such a connection under a made-up name. Put in place by `build`'s launch arguments.
+such a connection under a made-up name. Put in place by `door.layers`.
 """
 
 from __future__ import annotations

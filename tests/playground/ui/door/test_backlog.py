@@ -14,7 +14,7 @@ from serving import serving_page
 
 from model_registry.registry import Registry
 from playground.limits import Limits
-from playground.ui import backlog
+from playground.ui.door import backlog
 
 MOST = 4
 LONG = Script(["word "] * 20, pause_s=0.05)

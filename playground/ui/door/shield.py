@@ -1,7 +1,7 @@
 """What is sent to the server beside its events, and what a browser may do with the page: as little as it needs.
 
 An ASGI layer around Gradio's own routes, some of which the page has no use for: they write what anybody sends to the
-disk, or answer without end. Knows no component. Put in place by `build`'s launch arguments.
+disk, or answer without end. Knows no component. Put in place by `layers`.
 """
 
 from __future__ import annotations

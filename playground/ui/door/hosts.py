@@ -2,7 +2,7 @@
 
 A web page elsewhere can have its own name lead to this machine (DNS rebinding); the browser then takes this page for a
 part of that one, and tells it all. Such requests still bear the other's name. An ASGI layer around Gradio's routes. Put
-in place by `build`'s launch arguments.
+in place by `layers`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who comes with an event, and whether it may come: an ASGI layer before Gradio that asks `newcomers` and `backlog`.
 
-Reads which session an event names, and sees which pages listen for what they are told. Put in place by `build`'s launch
-arguments, only where there are limits.
+Reads which session an event names, and sees which pages listen for what they are told. Put in place by `layers`, only
+where there are limits.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from playground.admission.visitor import Visitor
 from playground.limits import Limits
-from playground.ui.backlog import Backlog
-from playground.ui.newcomers import Newcomers
-from playground.ui.shield import refused
+from playground.ui.door.backlog import Backlog
+from playground.ui.door.newcomers import Newcomers
+from playground.ui.door.shield import refused
 from playground.ui.visitor import address_of
 
 OF_THEIR_OWN = "call/"
