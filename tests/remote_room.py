@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from functools import cache
 from typing import Any
 
+import pytest
 from fake_server import FakeServer
 from pydantic import SecretStr
 
@@ -25,6 +26,9 @@ MODEL = "demo-kullm3"
 KEY = "sk-tell-nobody-9f8e7d6c5b"
 QUICK = Patience(connect_s=2, first_s=10, between_s=10, tries=3, backoff_s=0.01, longest_wait_s=1, last_s=10)
 """No test waits this long; those of time-outs have less."""
+both = pytest.mark.parametrize("messages_only", [False, True], ids=["completions", "chat"])
+"""By /completions, and by /chat/completions."""
+
 HASTY = Patience(connect_s=2, first_s=0.3, between_s=0.3, backoff_s=0.01, last_s=0.3)
 GREEDY = {"temperature": 0.0, "seed": 7}
 

@@ -15,9 +15,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from huggingface_hub import HfApi
 from loopback import Loopback
 
+from spaces_config.__main__ import main
+
 TOKEN = "hf_of_the_test"
+KRUTRIM, KULLM3 = "krutrim-ai-labs/Krutrim-1-instruct", "nlpai-lab/KULLM3"
 
 
 @dataclass
@@ -178,3 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
 def commit_of(model: str) -> str:
     """Where a model's branch stands."""
     return hashlib.sha1(model.encode()).hexdigest()
+
+
+def deploy(hub: UploadHub, *arguments: str, token: str = TOKEN) -> int:
+    """What the command does, against this Hub."""
+    return main(["deploy", *arguments], HfApi(endpoint=hub.url, token=token))

@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 from fake_server import FakeServer, Reply, fake_server, refuses, says, streams
 from pydantic import SecretStr
-from remote_room import KEY, answer, broken_answer, engine_for, question, servers
+from remote_room import KEY, answer, both, broken_answer, engine_for, question, servers
 from serving import ROOT
 
 from playground.engines.remoting.policy import EndpointPolicy
 from playground.errors import EngineError
 from playground.log import configure_log
 
-both = pytest.mark.parametrize("messages_only", [False, True], ids=["completions", "chat"])
 MACHINES_TOKEN = "hf_thetokenofthismachine"
 
 

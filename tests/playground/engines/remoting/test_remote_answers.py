@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 import regex
 from fake_server import Asked, Stream, chunk, fake_server, says, streams, usage
-from remote_room import answer, question, real_encoder, servers, text_of
+from remote_room import answer, both, question, real_encoder, servers, text_of
 
 from playground.errors import ContextFullError, PromptError
 from playground.types import AdapterUse, GenerationRequest, Message, PromptOptions
-
-both = pytest.mark.parametrize("messages_only", [False, True], ids=["completions", "chat"])
 
 
 @both

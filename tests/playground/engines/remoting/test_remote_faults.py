@@ -25,7 +25,7 @@ from fake_server import (
     usage,
 )
 from pydantic import SecretStr
-from remote_room import HASTY, KEY, QUICK, answer, broken_answer, question, servers, text_of
+from remote_room import HASTY, KEY, QUICK, answer, both, broken_answer, question, servers, text_of
 
 from playground.engines.remoting.connection import LINE_LIMIT, Patience
 from playground.errors import (
@@ -35,7 +35,6 @@ from playground.errors import (
     SamplingError,
 )
 
-both = pytest.mark.parametrize("messages_only", [False, True], ids=["completions", "chat"])
 HELLO = ("안녕",)
 
 MID_STREAM: dict[str, tuple[tuple[Any, ...], str]] = {

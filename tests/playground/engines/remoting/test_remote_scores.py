@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 from fake_server import Asked, Stream, chunk, fake_server
-from remote_room import answer, question, servers, text_of
+from remote_room import answer, both, question, servers, text_of
 
 from playground.engines.remoting.scores import ScoredPieces
 from playground.engines.remoting.told import Told, ToldToken, read_chunk
 from playground.types import ScoredPiece
 
-both = pytest.mark.parametrize("messages_only", [False, True], ids=["completions", "chat"])
 Token = tuple[str, float, dict[str, float]]
 
 

@@ -30,8 +30,6 @@ from playground.errors import (
     PlaygroundError,
 )
 
-both = pytest.mark.parametrize("messages_only", [False, True], ids=["completions", "chat"])
-
 SITE = Site("http://host.example:8000/v1", "m", SecretStr(KEY))
 
 
