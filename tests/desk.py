@@ -84,7 +84,8 @@ class Desk:
     def glance(
         self, index: int, mode: str = "Prompt", is_open: bool = True, with_ids: bool = False, every_turn: bool = False
     ) -> list[Any]:
-        shown = [is_open, mode, with_ids, every_turn, self.states[index], self.models[index], self.systems[index]]
+        self.watched[index].is_open = is_open
+        shown = [mode, with_ids, every_turn, self.states[index], self.models[index], self.systems[index]]
         return [*shown, self.written[index], self.places[index], self.watched[index]]
 
     async def look(self, typed: str, **glance: Any) -> str:

@@ -104,7 +104,7 @@ def build(registry: Registry, pool: Pool, models: Sequence[str], settings: Setti
         odds, adapters = ProbabilityHandlers(pool, entrance), AdapterHandlers(registry, pool)
         controls = Controls(sampling, prompting)
         wire(handlers, lens, odds, panels, bar, controls, shown, page)
-        wire_templates(templates, panels)
+        wire_templates(lens, panels)
         wire_side_by_side(SideBySideHandlers(registry, pool, settings.limits), side_by_side, panels, bar, shown)
         wire_adapters(adapters, panels, bar, shown)
         wire_devices(devices, DeviceHandlers(registry, pool, may_act=not settings.for_strangers), handlers, panels)

@@ -26,7 +26,6 @@ from playground.ui.lens.probabilities import ProbabilityHandlers
 from playground.ui.lens.prompting import PromptingControls
 from playground.ui.lens.side_by_side import FOLLOW as FOLLOW_SIDE_BY_SIDE
 from playground.ui.lens.side_by_side import SideBySide, SideBySideHandlers
-from playground.ui.lens.template_editor import TemplateHandlers
 from playground.ui.panel import Panel
 from playground.ui.prompt_bar import PromptBar
 from playground.ui.sampling import SamplingControls
@@ -181,24 +180,24 @@ def wire_lenses(lens: LensHandlers, panels: list[Panel], bar: PromptBar, control
     )
     for panel in panels:
         inputs = [*controls.typing(bar), *panel.glance]
-        outputs = [panel.lens.is_open, panel.lens.view]
-        opened = panel.lens.box.expand(lens.open, [bar.typed, *inputs], outputs, **NOW)
+        opened = panel.lens.box.expand(lens.open, [bar.typed, *inputs], panel.lens.view, **NOW)
         opened.then(**HERE, inputs=bar.prompt, outputs=bar.typed, js=CATCH_UP)
-        panel.lens.box.collapse(lens.close, panel.lens.watched, outputs, **NOW)
+        panel.lens.box.collapse(lens.close, panel.lens.watched, panel.lens.view, **NOW)
         switches = [panel.lens.mode.input, panel.lens.with_ids.input, panel.lens.every_turn.input]
         gr.on(switches, lens.looks, inputs, panel.lens.view, **NOW)
 
 
-def wire_templates(own: TemplateHandlers, panels: list[Panel]) -> None:
+def wire_templates(lens: LensHandlers, panels: list[Panel]) -> None:
     """The text is put in where its view is opened, or the model changes under it; each key is checked."""
+    own = lens.templates
     for panel in panels:
-        lens, editor = panel.lens, panel.lens.editor
-        place = [lens.mode, panel.model, editor.written]
-        gr.on([lens.mode.input, lens.box.expand], partial(own.fill, True), place, editor.text, **NOW)
-        panel.model.change(own.fill, [lens.is_open, *place], editor.text, **NOW)
+        drawn, editor = panel.lens, panel.lens.editor
+        place = [drawn.mode, panel.model, editor.written]
+        gr.on([drawn.mode.input, drawn.box.expand], partial(own.fill, True), place, editor.text, **NOW)
+        panel.model.change(lens.fill_editor, [drawn.watched, *place], editor.text, **NOW)
         edited = [editor.text, panel.model, editor.written]  # `input` hears keys alone, `change` what is pasted too
-        editor.text.change(own.edit, edited, [editor.written, lens.view], trigger_mode="always_last", **NOW)
-        editor.reset.click(own.reset, panel.model, [editor.text, editor.written, lens.view], **NOW)
+        editor.text.change(own.edit, edited, [editor.written, drawn.view], trigger_mode="always_last", **NOW)
+        editor.reset.click(own.reset, panel.model, [editor.text, editor.written, drawn.view], **NOW)
 
 
 def wire_side_by_side(

@@ -65,7 +65,7 @@ class Panel:
     def glance(self) -> list[gr.components.Component]:
         """The components of `Glance`, from which its lens is made."""
         lens = self.lens
-        looked_at = [lens.is_open, lens.mode, lens.with_ids, lens.every_turn]
+        looked_at = [lens.mode, lens.with_ids, lens.every_turn]
         return [*looked_at, self.state, self.model, self.system, lens.editor.written, self.place.state, lens.watched]
 
     @property

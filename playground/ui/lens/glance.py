@@ -39,6 +39,8 @@ class Watched:
         self.model_id = model_id
         self.typing = Typing("", None, "plain", "refuse")
         self.glance: Glance | None = None
+        self.is_open = False
+        """Whether anybody looks; only opening and closing it says so, for other events come late."""
         self.heard: str | None = None
         """The text of the key that was heard last, also while the lens was closed."""
         self._pictures = 0
@@ -52,15 +54,17 @@ class Watched:
     def is_last(self, picture: int) -> bool:
         return picture == self._pictures
 
+    def open(self) -> None:
+        self.is_open = True
+
     def close(self) -> None:
-        self.glance = None
+        self.is_open, self.glance = False, None
         self._pictures += 1
 
 
 class Glance(NamedTuple):
-    """`Panel.glance`: what a panel's lens is made from; `is_open` says whether anybody looks at it."""
+    """`Panel.glance`: what a panel's lens is made from."""
 
-    is_open: bool
     mode: Mode
     with_ids: bool
     every_turn: bool

@@ -75,21 +75,25 @@ class LensHandlers:
             self._caution(typing, [*models]), *(self._next_picture(typed, state, watched) for state, watched in panels)
         )
 
-    async def open(self, followed: str, *values: Any) -> list[Any]:
+    async def open(self, followed: str, *values: Any) -> Any:
         """A key that was pressed since may have come first, and found the lens closed: then its text counts.
 
-        Inputs: the text that was followed as it was opened, Typing, the panel's Glance. Outputs: that it is open, its
-        lens.
+        Inputs: the text that was followed as it was opened, Typing, the panel's Glance. Outputs: its lens.
         """
         typing, (glance,) = _read(values)
+        glance.watched.open()
         if glance.watched.heard not in (None, followed):
             typing = typing._replace(typed=glance.watched.heard)
-        return [True, await self._picture(typing, glance._replace(is_open=True))]
+        return await self._picture(typing, glance)
 
-    async def close(self, watched: Watched) -> list[Any]:
-        """Inputs: the panel's Watched. Outputs: that it is closed, an empty lens."""
+    async def close(self, watched: Watched) -> str:
+        """Inputs: the panel's Watched. Outputs: an empty lens."""
         watched.close()
-        return [False, ""]
+        return ""
+
+    async def fill_editor(self, watched: Watched, *place: Any) -> Any:
+        """Inputs: the panel's Watched, then as `TemplateHandlers.fill`. Outputs: as there."""
+        return await self.templates.fill(watched.is_open, *place)
 
     async def _picture(self, typing: Typing, glance: Glance) -> Any:
         number = glance.watched.begin(typing, glance)
@@ -99,12 +103,12 @@ class LensHandlers:
     async def _next_picture(self, typed: str, state: PanelState, watched: Watched) -> Any:
         """Nothing where the text changes nothing: under a closed lens, or a template."""
         glance = watched.glance
-        if glance is None or not glance.is_open or glance.mode == "Template":
+        if glance is None or not watched.is_open or glance.mode == "Template":
             return gr.skip()
         return await self._picture(watched.typing._replace(typed=typed), glance._replace(state=state))
 
     async def _look(self, typing: Typing, glance: Glance) -> str:
-        if not glance.is_open:
+        if not glance.watched.is_open:
             return ""
         if glance.mode == "Template":
             return await self.templates.report(glance.model_id, glance.template)

@@ -17,10 +17,9 @@ MODES = ["Prompt", "Tokens", VIEW]
 
 @dataclass(frozen=True)
 class PanelLens:
-    """`is_open` says whether anybody looks. The style sheet shows what `mode` chooses, so that no event is needed."""
+    """`watched` says whether anybody looks. The style sheet shows what `mode` chooses, so that no event is needed."""
 
     box: gr.Accordion
-    is_open: gr.State
     watched: gr.State
     mode: gr.Radio
     with_ids: gr.Checkbox
@@ -32,7 +31,7 @@ class PanelLens:
 def draw_lens(index: int, model_id: str) -> PanelLens:
     """`index` counts from 0."""
     with gr.Accordion("Template preview", open=False, elem_classes="preview-box") as box:
-        is_open, watched = gr.State(False), gr.State(Watched(model_id))
+        watched = gr.State(Watched(model_id))
         with gr.Row(elem_classes="lens-bar"):
             mode = gr.Radio(
                 MODES,
@@ -48,4 +47,4 @@ def draw_lens(index: int, model_id: str) -> PanelLens:
             )
         editor = draw_editor(index)
         view = gr.HTML(elem_classes="lens-view", js_on_load=None, apply_default_css=False)
-    return PanelLens(box, is_open, watched, mode, with_ids, every_turn, editor, view)
+    return PanelLens(box, watched, mode, with_ids, every_turn, editor, view)

@@ -103,8 +103,8 @@ def test_a_cancelled_download_ends_its_process_and_goes_on_later(catalog: Path, 
     )
     assert cancelled["says"] == "Loading org/model was cancelled: ask again to load it."
     assert (resumed["finish_reason"], resumed["after"]) == ("length", "ready")
-    assert resumed["downloads"][0] >= 3 * STEP
-    assert hub.bytes_sent < size + STEP
+    assert resumed["downloads"][0] >= 2 * STEP, "what had come, but for what was not written when the process ended"
+    assert hub.bytes_sent < size + 2 * STEP
 
 
 def test_what_the_hub_refuses_is_said_to_who_asks_and_in_the_menu(catalog: Path, tmp_path: Path) -> None:

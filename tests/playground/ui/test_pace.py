@@ -42,7 +42,7 @@ async def test_the_first_comes_at_once_and_the_rest_in_batches() -> None:
     async with aclosing(paced(source.stream(), asyncio.Queue(), 0.05)) as batches:
         got = [batch async for batch in batches]
     assert [event for batch in got for event in batch] == chunks(200)
-    assert len(got[0]) == 1
+    assert len(got[0]) < 20, "it waited for the clock, in whose time some fifty come"
     assert len(got) < 30
     assert source.released
 

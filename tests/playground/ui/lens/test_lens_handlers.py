@@ -61,20 +61,29 @@ async def test_a_closed_lens_costs_nothing() -> None:
 async def test_opening_and_closing() -> None:
     desk = Desk()
     typing = ["typed", 64, *desk.prompting]
-    is_open, markup = await desk.lens.open("", *typing, *desk.glance(0, is_open=False))
-    assert is_open
-    assert "typed" in read(markup).text
-    assert await desk.lens.close(desk.watched[0]) == [False, ""]
+    assert "typed" in read(await desk.lens.open("", *typing, *desk.glance(0, is_open=False))).text
+    assert await desk.lens.close(desk.watched[0]) == ""
     assert await desk.key("typed") == ["", SKIP, SKIP]
+
+
+async def test_an_event_from_before_the_opening_that_comes_after_it_closes_nothing() -> None:
+    desk = Desk()
+    typing = ["typed", 64, *desk.prompting]
+    before = [desk.glance(index, is_open=False) for index in range(2)]
+    await desk.lens.open("", *typing, *before[0])
+    _, first, second = await desk.lens.follow(desk.shown, *typing, *before[0], *before[1])
+    assert "typed" in read(first).text
+    assert second == ""
+    assert "typed on" in read((await desk.key("typed on"))[1]).text
 
 
 async def test_a_key_that_overtakes_the_opening_is_shown_and_one_of_long_ago_is_not() -> None:
     desk = Desk()
     await desk.key("typed meanwhile")
     opening = ["at the click", 64, *desk.prompting, *desk.glance(0, is_open=False)]
-    _, overtaken = await desk.lens.open("at the click", *opening)
+    overtaken = await desk.lens.open("at the click", *opening)
     assert "typed meanwhile" in read(overtaken).text
-    _, in_order = await desk.lens.open("typed meanwhile", *opening)
+    in_order = await desk.lens.open("typed meanwhile", *opening)
     assert "at the click" in read(in_order).text
 
 
