@@ -17,8 +17,8 @@ def main() -> None:
     from playground.log import configure_log, shorten_stderr
     from playground.settings import Settings
 
-    shorten_stderr()
     configure_log()
+    shorten_stderr()
     settings = Settings.read()
     start = prepare_engines(settings)  # before gradio is imported
 

@@ -42,7 +42,7 @@ class Brief:
 
 
 def shorten_stderr() -> None:
-    """For the process that strangers send events to."""
+    """For the process that strangers send events to. Called after `configure_log`, whose own lines stay whole."""
     sys.stderr = cast(TextIO, Brief(sys.stderr))
 
 

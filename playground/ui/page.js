@@ -56,14 +56,18 @@
 
   // Gradio's own client keeps to itself what the server answers where it takes no event: the sentence stands below the
   // prompt, which stays in its box, until the server takes an event of that kind again.
-  const REFUSALS = [411, 413, 429, 503];
   const EVENTS = /\/gradio_api\/(run\/predict|queue\/join)/;
   const BUSY = "The server has too much to do to take this: press Stop where a panel waits, and try again in a moment.";
+  const LONG = "This is longer than the server takes: shorten it.";
+  const MANY = "Too many requests come from your address: wait a minute, and try again.";
+  const OF_A_PROXY = { 411: LONG, 413: LONG, 429: MANY, 503: BUSY };
   const plainFetch = window.fetch;
+  const last = {};
 
   const tellRefusal = async (kind, answer) => {
     const told = await answer.json().catch(() => ({}));
-    const sentence = (answer.status !== 503 && told.detail) || BUSY;
+    if (last[kind] !== answer) return;
+    const sentence = (answer.status !== 503 && told.detail) || OF_A_PROXY[answer.status];
     forgetRefusal(kind);
     const box = document.createElement("div");
     Object.assign(box, { className: "error-box refused", role: "alert", textContent: sentence });
@@ -76,8 +80,9 @@
   window.fetch = async (...request) => {
     const answer = await plainFetch(...request);
     const kind = EVENTS.exec(answer.url)?.[1];
-    if (kind && REFUSALS.includes(answer.status)) tellRefusal(kind, answer.clone());
-    else if (kind && answer.ok) forgetRefusal(kind);
+    if (kind && answer.ok) forgetRefusal(kind);
+    if (kind) last[kind] = answer.status in OF_A_PROXY ? answer.clone() : null;
+    if (last[kind]) tellRefusal(kind, last[kind]);
     return answer;
   };
 

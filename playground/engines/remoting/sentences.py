@@ -38,6 +38,9 @@ from playground.errors import (
     SamplingError,
 )
 
+SHORTEST_KEY = 8
+"""Characters of a key that is kept out of sentences."""
+
 QUOTED = 200
 """Characters of a server's own words that a sentence may have."""
 
@@ -153,7 +156,7 @@ def sentence(error: Exception, site: Site, *, begun: bool = False) -> Playground
 
 def quoted(text: str, site: Site) -> str:
     """A server's own words: the key taken out, in one line, and not too many. "" where they spell it in another way."""
-    if site.key.get_secret_value():
+    if _is_secret(site.key):
         key = plain_key(site.key)
         for spelling in (key, quote(key, safe=""), json.dumps(key)[1:-1]):
             text = text.replace(spelling, "…")
@@ -169,7 +172,7 @@ def spells_key(text: str, key: SecretStr) -> bool:
     Its escapes are read: of JSON, of urls, of HTML, one in the other. What no key may have is left out: controls and
     signs without width between its letters, spaces, accents on them.
     """
-    if not key.get_secret_value().strip():
+    if not _is_secret(key):
         return False
     sought = plain_key(key).replace("\\", "")
     for _ in range(NESTED):
@@ -177,6 +180,11 @@ def spells_key(text: str, key: SecretStr) -> bool:
             return True
         text = unescape(unquote(_ESCAPED.sub(_letter, text)))
     return False
+
+
+def _is_secret(key: SecretStr) -> bool:
+    """What is typed where a server wants none, such as "-" or the model's name, is a part of many words."""
+    return len(key.get_secret_value().strip()) >= SHORTEST_KEY
 
 
 def _letter(escape: re.Match[str]) -> str:

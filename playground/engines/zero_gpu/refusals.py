@@ -62,7 +62,7 @@ def _quota(said: str) -> PlaygroundError:
 
 def _more(said: str) -> str:
     """Who has more of it than this visitor."""
-    if "Pro ZeroGPU" in said:
+    if "Pro ZeroGPU" in said or "runs limit" in said:
         return ""
     if "free ZeroGPU" in said:
         return " A PRO account of Hugging Face has more of it."

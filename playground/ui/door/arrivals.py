@@ -1,13 +1,15 @@
 """Who comes with an event, and whether it may come: an ASGI layer before Gradio that asks `newcomers` and `backlog`.
 
-Reads which session an event names, and sees which pages listen for what they are told. Put in place by `layers`, only
-where there are limits.
+Reads which session an event names, and sees which pages listen for what they are told. An empty name, or one of any
+length, is refused wherever the page runs: the first ends Gradio's queue for everybody, the second stays in its records.
+Put in place by `layers`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -32,6 +34,11 @@ QUEUED = "queue/join"
 
 TOLD = "queue/data"
 """The route on which pages listen."""
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What a session may be called; Gradio's own clients take 10 to 36 letters and numbers."""
+
+MISNAMED = "session_hash: 1 to 64 letters and numbers, please, or leave it out."
 
 FORGOTTEN = "There is no such event here: it was read before, or nobody came for it within a minute. Send it again."
 
@@ -58,15 +65,18 @@ class Arrivals:
             with self._backlog.listening(listener) if listener else nullcontext():
                 return await self._app(scope, receive, send)
         body, receive = await _read(receive)
-        if sentence := self._refusal(route, body, scope, queue):
+        named = _session(body)
+        if named is not None and not NAME.fullmatch(named):
+            return await refused(MISNAMED, 400)(scope, receive, send)
+        if sentence := self._refusal(route, named, scope, queue):
             return await refused(sentence, 429)(scope, receive, send)
         return await self._app(scope, receive, send)
 
-    def _refusal(self, route: str, body: bytes, scope: Scope, queue: Any) -> str:
+    def _refusal(self, route: str, named: str | None, scope: Scope, queue: Any) -> str:
         names_none = route.startswith(OF_THEIR_OWN)
-        session = "" if names_none else _session(body)
-        if not session and not names_none:
+        if named is None and not names_none:
             return ""
+        session = "" if names_none or named is None else named
         if not session or session not in scope["app"].state_holder:
             origin = Visitor(session, address_of(Request(scope), self._proxies)).origin
             if wait_s := self._newcomers.wait_s(session, origin):
@@ -87,14 +97,14 @@ async def _read(receive: Receive) -> tuple[bytes, Receive]:
     return b"".join(message.get("body", b"") for message in told), receive_again
 
 
-def _session(body: bytes) -> str:
-    """The session that an event names, "" for none."""
+def _session(body: bytes) -> str | None:
+    """The session that an event names, None for none."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
-        return ""  # Gradio refuses it
+        return None  # Gradio refuses it
     named = event.get("session_hash") if isinstance(event, dict) else None
-    return named if isinstance(named, str) else ""
+    return named if isinstance(named, str) else None  # of another type, Gradio refuses it
 
 
 def _listener(route: str, scope: Scope, queue: Any) -> str:

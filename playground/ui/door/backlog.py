@@ -19,7 +19,7 @@ LOOK_S = 10.0
 
 
 class Backlog:
-    """`most`: events of one session that have not ended, or whose end it has not read; None is any number."""
+    """`most`: events of one session that have not ended, or whose end it has not read; None is any number, for ever."""
 
     def __init__(self, most: int | None, clock: Callable[[], float]) -> None:
         self._most = most
@@ -31,8 +31,10 @@ class Backlog:
 
     def refusal(self, session: str, queue: Any) -> str:
         """Why this session may send no event now, "" if it may. It is known to be there."""
-        self._alone.pop(session, None)
-        if self._most is None or len(queue.pending_event_ids_session.get(session, ())) < self._most:
+        unread = len(queue.pending_event_ids_session.get(session, ()))
+        if not unread:
+            self._alone.pop(session, None)
+        if self._most is None or unread < self._most:
             return ""
         return f"This page has not heard the end of {self._most} things that it asked for: load it again."
 
@@ -49,7 +51,7 @@ class Backlog:
     async def drop(self, queue: Any) -> None:
         """Drop what is kept for sessions for which nobody has listened long enough; looks now and then."""
         now = self._clock()
-        if now < self._looked + LOOK_S:
+        if self._most is None or now < self._looked + LOOK_S:
             return
         self._looked = now
         kept = {*queue.pending_messages_per_session, *queue.pending_event_ids_session} - {*self._listening}

@@ -13,5 +13,5 @@ from playground.ui.elsewhere.leaving import Leaving
 
 def layers(settings: Settings) -> list[Middleware]:
     own_names = [Middleware(OwnNames)] if settings.own_names_only else []
-    arrivals = [Middleware(Arrivals, limits=settings.limits, proxies=settings.proxies)]
-    return [*own_names, Middleware(Shield), *(arrivals if settings.for_strangers else []), Middleware(Leaving)]
+    arrivals = Middleware(Arrivals, limits=settings.limits, proxies=settings.proxies)
+    return [*own_names, Middleware(Shield), arrivals, Middleware(Leaving)]

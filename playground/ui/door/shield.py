@@ -54,8 +54,8 @@ class Shield:
 
 
 def refused(sentence: str, status: int) -> JSONResponse:
-    """An answer that Gradio's own client shows to whoever sent the event: of an event in the queue it reads `detail`,
-    of one that is answered at once `error`."""
+    """An answer in the form of Gradio's own: `detail` for an event in the queue, `error` for others. The page's script
+    shows it, for Gradio's client in the browser does not."""
     return JSONResponse({"detail": sentence, "error": sentence}, status)
 
 

@@ -1,13 +1,15 @@
-"""What becomes of the keys that were typed into a page, once it is closed: they are forgotten.
+"""What becomes of a page once it is closed: typed keys are forgotten at once, all else an hour after its last event.
 
-Gradio keeps what a closed page knew for an hour, in case it was only out of reach for a while. An ASGI layer that looks
-at the one connection that a page holds all the time. Not Gradio's `unload`: that would make a session for whoever holds
-such a connection under a made-up name. Put in place by `door.layers`.
+Gradio clears the states of a closed page after an hour, and keeps what its fields and chats held. An ASGI layer that
+looks at the one connection that a page holds all the time, which a browser does not take up again where it breaks. Not
+Gradio's `unload`: that would make a session for whoever holds such a connection under a made-up name. Put in place by
+`door.layers`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections import Counter
 from typing import Any
 
@@ -20,6 +22,10 @@ HELD = "/gradio_api/heartbeat/"
 GRACE_S = 15.0
 """Seconds until a page that has let go counts as closed. What it asked for last has ended by then, and writes no more:
 a server may take 10 seconds to list its models, and who streams to nobody notices it within one."""
+
+
+KEPT_S = 3600.0
+"""Seconds since its last event after which a page that has let go is dropped, with its conversation."""
 
 
 class Leaving:
@@ -42,6 +48,19 @@ class Leaving:
     def _forget(self, holder: Any, session: str) -> None:
         if session not in self._holding and session in holder:
             forget_keys(holder.session_data[session])
+            self._drop(holder, session)
+
+    def _drop(self, holder: Any, session: str) -> None:
+        """Once nothing came from it for long enough: a page whose connection broke may go on."""
+        used = holder.time_last_used.get(session)
+        if session in self._holding or used is None:
+            return
+        left_s = KEPT_S - (datetime.datetime.now() - used).total_seconds()
+        if left_s > 0:
+            asyncio.get_running_loop().call_later(left_s, self._drop, holder, session)
+            return
+        holder.session_data.pop(session, None)
+        holder.time_last_used.pop(session, None)
 
 
 def forget_keys(session: Any) -> None:

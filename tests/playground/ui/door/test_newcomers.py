@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import httpx
@@ -9,7 +10,7 @@ import pytest
 from fakes import FakePool, spec
 from gradio_client import Client
 from raw_page import PageMap, RawSession
-from serving import serving
+from serving import serving, serving_page
 
 from model_registry.registry import Registry
 from playground.limits import Limits
@@ -36,7 +37,7 @@ async def test_nobody_pushes_another_conversation_out_with_sessions_that_are_mad
         event = {"data": page.inputs(page.load), "fn_index": page.load["id"]}
         answers = [
             await http.post(
-                f"/gradio_api/{route}", json={**event, "session_hash": f"{route}-{number}"}, headers=ADDRESS
+                f"/gradio_api/{route}", json={**event, "session_hash": f"{route[:3]}-{number}"}, headers=ADDRESS
             )
             for number in range(5)
             for route in ("run/predict", "queue/join", "api/predict")
@@ -79,3 +80,24 @@ async def test_what_is_no_event_is_left_to_gradio(site: str, body: bytes) -> Non
     async with httpx.AsyncClient(base_url=site, timeout=60) as http:
         answer = await http.post("/gradio_api/run/predict", content=body, headers=ADDRESS)
         assert answer.status_code in (400, 422)
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(sessions=5)])
+@pytest.mark.parametrize("route", ["queue/join", "call/models", "run/predict"])
+async def test_a_session_with_no_name_or_one_of_any_length_is_refused_and_everybody_else_goes_on(
+    limits: Limits, route: str
+) -> None:
+    """Gradio files events under an empty name where it does not find them again, and then answers nobody any more."""
+    with serving_page(FakePool(Registry([spec("a")])), ["a"], limits=limits) as page:
+        async with httpx.AsyncClient(base_url=str(page.local_url), timeout=60) as http:
+            found = await PageMap.read(http)
+            event = {"data": found.inputs(found.streams[0]), "fn_index": found.streams[0]["id"]}
+            for name in ("", " ", "x" * 65, "a\nb"):
+                asked = [http.post(f"/gradio_api/{route}", json={**event, "session_hash": name}) for _ in range(5)]
+                for answer in await asyncio.gather(*asked):
+                    assert answer.status_code == 400
+                    assert answer.json()["detail"].startswith("session_hash: 1 to 64 letters")
+            assert not page._queue.stopped
+            visitor = RawSession(http, found, "192.0.2.1")
+            assert await visitor.send("hello")
+            assert [panel.answer for panel in await visitor.follow(1)] == ["Hello, world."]

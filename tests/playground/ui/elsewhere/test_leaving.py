@@ -89,6 +89,24 @@ async def test_a_closed_page_leaves_no_key_and_its_conversation_stays(page: gr.B
         assert not any(panel.is_busy for panel in panels)
 
 
+async def test_nothing_is_kept_of_a_page_that_sent_nothing_for_long(
+    page: gr.Blocks, grace: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving, "KEPT_S", 2.0)
+    holder = page.app.state_holder
+    async with httpx.AsyncClient(base_url=page.local_url, timeout=60) as http:
+        left, cut_off = await opened(http), await opened(http)
+        async with held(http, left), held(http, cut_off):
+            pass
+        for _ in range(4):  # no browser takes a broken connection up again, but its page goes on
+            await asyncio.sleep(1.0)
+            await cut_off.open()
+        assert left.hash not in holder
+        assert left.hash not in holder.time_last_used
+        assert cut_off.hash in holder
+        await until(lambda: cut_off.hash not in holder)
+
+
 async def test_a_page_that_comes_back_at_once_keeps_its_key(page: gr.Blocks, grace: float) -> None:
     async with httpx.AsyncClient(base_url=page.local_url, timeout=60) as http:
         session = await opened(http)
