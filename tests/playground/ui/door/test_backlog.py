@@ -89,6 +89,21 @@ async def test_what_nobody_comes_to_read_is_dropped(
         assert "nobody came for it within a minute" in gone.json()["detail"]
 
 
+async def test_events_that_are_refused_keep_nothing_longer(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "LOOK_S", 0.0)
+    monkeypatch.setattr(backlog, "UNHEARD_S", 1.0)
+    async with http:
+        found = await PageMap.read(http)
+        deaf = RawSession(http, found, "192.0.2.1")
+        answers = [(await join(http, found, deaf)).status_code for _ in range(MOST + 1)]
+        assert answers == [200] * MOST + [429]
+        async with asyncio.timeout(10):
+            while (await join(http, found, deaf)).status_code == 429:
+                await asyncio.sleep(0.05)
+
+
 async def test_programs_that_listen_get_what_they_asked_for(
     http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
