@@ -18,11 +18,8 @@ from browser_path import installed_browser, playwright_browser
 
 ROOT = Path(__file__).parents[1]
 CHECKS = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
-PROCESSES = min(4, (os.cpu_count() or 1) + 1)
-"""One more than there are cores, for tests wait for processes, pages and connections much of their time."""
-
-SIDE_BY_SIDE = ["-n", str(PROCESSES), "--dist", "loadfile", "--no-loadscope-reorder"]
-"""Each file's tests in one process, for they share what they start."""
+SIDE_BY_SIDE = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
+"""A process for each core, and each file's tests in one, for they share what they start."""
 
 
 def main() -> int:
