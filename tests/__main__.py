@@ -1,8 +1,8 @@
 """`python -m tests`: everything that keeps main green, for people and CI alike.
 
 Sees to a browser (an installed Chromium or Chrome, else Playwright's, else Debian's package), then runs the linter, the
-formatter's check, the type checker and the tests, side by side. Further arguments go to pytest, which then runs in one
-process: `python -m tests -k registry`.
+formatter's check, the type checker and the tests: those of the browser one by one, the others side by side, one a core.
+Further arguments go to pytest, which then runs in one process: `python -m tests -k registry`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from browser_path import installed_browser, playwright_browser
 
 ROOT = Path(__file__).parents[1]
 CHECKS = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
-SIDE_BY_SIDE = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
-"""A process for each core, and each file's tests in one, for they share what they start."""
+BROWSER = ["tests/browser"]
+"""One after the other: a page, a browser and two models need all that a small machine has."""
+
+BY_FILE = ["--dist", "loadfile", "--no-loadscope-reorder"]
+OTHERS = ["--ignore=tests/browser", "-n", "logical", "--maxprocesses", "4", *BY_FILE]
+"""Side by side, each file's tests in one process, for they share what they start."""
 
 
 def main() -> int:
     os.chdir(ROOT)
     provide_browser()
     failed = [" ".join(check) for check in CHECKS if not succeeds([sys.executable, "-m", *check])]
-    tests = sys.argv[1:] or SIDE_BY_SIDE
-    if not succeeds([sys.executable, "-m", "pytest", *tests]):
-        failed.append(f"pytest {' '.join(tests)}")
+    for tests in [sys.argv[1:]] if sys.argv[1:] else [OTHERS, BROWSER]:
+        if not succeeds([sys.executable, "-m", "pytest", *tests]):
+            failed.append(f"pytest {' '.join(tests)}")
     print(f"failed: {', '.join(failed)}" if failed else "all checks passed", flush=True)
     return 1 if failed else 0
 

@@ -1,9 +1,8 @@
-"""What all tests share: one thread for small models, patience, a mixed order, a heap that is quick to look through."""
+"""What all tests share: one thread for models this small, patience, and a heap that is quick to look through."""
 
 from __future__ import annotations
 
 import gc
-import hashlib
 
 import pytest
 import torch
@@ -18,12 +17,6 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
     settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("patient")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mix the files, always in the same way, so that those with a browser do not run beside each other all at once."""
-    items.sort(key=lambda item: hashlib.sha256(item.nodeid.partition("::")[0].encode()).digest())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -84,7 +84,8 @@ class Desk:
     def glance(
         self, index: int, mode: str = "Prompt", is_open: bool = True, with_ids: bool = False, every_turn: bool = False
     ) -> list[Any]:
-        self.watched[index].is_open = is_open
+        watched = self.watched[index]
+        watched.is_open, watched.heard = is_open, None if is_open else watched.heard
         shown = [mode, with_ids, every_turn, self.states[index], self.models[index], self.systems[index]]
         return [*shown, self.written[index], self.places[index], self.watched[index]]
 

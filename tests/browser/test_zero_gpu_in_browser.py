@@ -30,7 +30,7 @@ def playground(page: Page, space: str) -> Playground:
 
 def test_korean_and_hindi_in_both_panels_and_again(playground: Playground) -> None:
     left, right = playground.panel(0), playground.panel(1)
-    playground.ask("नमस्ते")
+    playground.ask_greedily("नमस्ते")
     left.wait("ended by itself")
     right.wait()
     assert DEVANAGARI.search(left.answer())

@@ -54,8 +54,17 @@ class Watched:
     def is_last(self, picture: int) -> bool:
         return picture == self._pictures
 
-    def open(self) -> None:
-        self.is_open = True
+    def open(self, typed: str) -> None:
+        self.is_open, self.heard = True, typed
+
+    def newest(self, typing: Typing) -> Typing:
+        """With the text of the key that was heard last, where keys are followed: what another event brings was read
+        when it was sent, and may come behind them. Under a template keys are not heard."""
+        if not self.is_open:
+            return typing
+        if self.heard is None or self.glance is None or self.glance.mode == "Template":
+            self.heard = typing.typed
+        return typing._replace(typed=self.heard)
 
     def close(self) -> None:
         self.is_open, self.glance = False, None

@@ -81,9 +81,9 @@ class LensHandlers:
         Inputs: the text that was followed as it was opened, Typing, the panel's Glance. Outputs: its lens.
         """
         typing, (glance,) = _read(values)
-        glance.watched.open()
         if glance.watched.heard not in (None, followed):
             typing = typing._replace(typed=glance.watched.heard)
+        glance.watched.open(typing.typed)
         return await self._picture(typing, glance)
 
     async def close(self, watched: Watched) -> str:
@@ -96,6 +96,7 @@ class LensHandlers:
         return await self.templates.fill(watched.is_open, *place)
 
     async def _picture(self, typing: Typing, glance: Glance) -> Any:
+        typing = glance.watched.newest(typing)
         number = glance.watched.begin(typing, glance)
         markup = await self._look(typing, glance)
         return markup if glance.watched.is_last(number) else gr.skip()

@@ -87,6 +87,23 @@ async def test_a_key_that_overtakes_the_opening_is_shown_and_one_of_long_ago_is_
     assert "at the click" in read(in_order).text
 
 
+async def test_another_event_that_was_sent_before_a_key_and_comes_after_it_brings_no_old_text_back() -> None:
+    desk = Desk()
+    before = [64, *desk.prompting, *desk.glance(0)]
+    await desk.lens.open("", "old", *before)
+    await desk.key("newer")
+
+    async def switched(typed: str, mode: str) -> str:
+        (markup,) = await desk.lens.looks(typed, *before[:3], mode, *before[4:])
+        return read(markup).text
+
+    assert "newer" in await switched("old", "Tokens")
+    assert "newer" in await switched("old", "Prompt")
+    await switched("old", "Template")
+    assert "unheard" in await switched("unheard", "Prompt")
+    assert "unheard" in await switched("unheard", "Tokens")
+
+
 async def test_a_key_redraws_what_the_last_look_showed_with_the_new_text() -> None:
     desk = Desk()
     desk.systems = ["sys", ""]
