@@ -74,7 +74,7 @@ def test_a_full_context_refuses_or_leaves_out_the_oldest_turn_and_says_so(quick:
     expect(lens.root).to_contain_text("Sending this would be refused: it is 139 tokens too long for QUICK.")
     expect(lens.root.locator(".budget.over")).to_be_visible()
     quick.prompt.press("Enter")
-    expect(panel.errors).to_contain_text("139 tokens too long")
+    expect(panel.root.locator(".notice .error-box")).to_contain_text("139 tokens too long")
     drawer(quick, "Prompting")
     quick.page.locator("#when-full").get_by_label("Leave out the oldest turns").check()
     expect(lens.root.locator(".budget .facts")).to_contain_text("521 of 1,000 tokenswithout turn 1")
