@@ -115,6 +115,9 @@ class EndpointUse(_Value):
     def address(self) -> str:
         return address_of(self.url)
 
+    def without_key(self) -> EndpointUse:
+        return self.model_copy(update={"key": SecretStr("")})
+
 
 def address_of(url: str) -> str:
     """Host and port of a server, for people: whatever else a url may hold is not theirs to see."""

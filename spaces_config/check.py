@@ -187,8 +187,7 @@ def _licences(space: Space, folder: Path) -> list[str]:
 
 
 def _servers(space: Space, _: Path) -> list[str]:
-    served = {space.registry.get(server.serves).id for server in space.servers}
-    missing = [spec for spec in space.models if space.profile.elsewhere and spec.id not in served]
+    missing = [spec for spec in space.models if space.profile.elsewhere and spec.id not in space.served]
     found = [
         f'No server answers for {spec.id}: give one with --server FILE, a catalog file with serves = "{spec.id}".'
         for spec in missing

@@ -49,8 +49,12 @@ class Space:
     @property
     def models_here(self) -> tuple[ModelSpec, ...]:
         """Those of them that the Space itself runs."""
-        served = {self.registry.get(server.serves).id for server in self.servers}
-        return () if self.profile.elsewhere else tuple(spec for spec in self.models if spec.id not in served)
+        return () if self.profile.elsewhere else tuple(spec for spec in self.models if spec.id not in self.served)
+
+    @property
+    def served(self) -> frozenset[str]:
+        """Ids of the models that its servers answer for."""
+        return frozenset(self.registry.get(server.serves).id for server in self.servers)
 
     @property
     def servers(self) -> tuple[ServerSpec, ...]:

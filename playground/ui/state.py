@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pydantic import SecretStr
-
 from playground.types import (
     FinishReason,
     GenerationChunk,
@@ -65,8 +63,7 @@ class Turn:
         endpoint = self.request.endpoint
         if endpoint is None or not endpoint.key.get_secret_value():
             return self
-        keyless = endpoint.model_copy(update={"key": SecretStr("")})
-        return replace(self, request=self.request.model_copy(update={"endpoint": keyless}))
+        return replace(self, request=self.request.model_copy(update={"endpoint": endpoint.without_key()}))
 
 
 @dataclass(frozen=True, slots=True)

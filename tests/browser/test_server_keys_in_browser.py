@@ -21,7 +21,7 @@ from serving import free_port, run_app, serving, serving_page
 
 from model_registry.registry import Registry
 from playground.engines.elsewhere import Elsewhere
-from playground.ui.elsewhere import leaving
+from playground.ui.door import leaving
 from playground.ui.elsewhere.place import KeptKey
 
 KEY = "sk-typed-by-a-user-31337"

@@ -73,10 +73,9 @@ class Arrivals:
         return await self._app(scope, receive, send)
 
     def _refusal(self, route: str, named: str | None, scope: Scope, queue: Any) -> str:
-        names_none = route.startswith(OF_THEIR_OWN)
-        if named is None and not names_none:
+        session = "" if route.startswith(OF_THEIR_OWN) else named
+        if session is None:
             return ""
-        session = "" if names_none or named is None else named
         if not session or session not in scope["app"].state_holder:
             origin = Visitor(session, address_of(Request(scope), self._proxies)).origin
             if wait_s := self._newcomers.wait_s(session, origin):

@@ -6,10 +6,11 @@ events and never listens would fill its memory. Knows of Gradio's queue what it 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
+
+from playground.ui.door.held import Held
 
 UNHEARD_S = 60.0
 """Seconds for which a page that listens to nothing is told what it asked for."""
@@ -24,7 +25,7 @@ class Backlog:
     def __init__(self, most: int | None, clock: Callable[[], float]) -> None:
         self._most = most
         self._clock = clock
-        self._listening: Counter[str] = Counter()
+        self._listening = Held()
         self._alone: dict[str, float] = {}
         """Since when nobody listens for a session that something is kept for."""
         self._looked = clock()
@@ -38,15 +39,9 @@ class Backlog:
             return ""
         return f"This page has not heard the end of {self._most} things that it asked for: load it again."
 
-    @contextmanager
-    def listening(self, session: str) -> Iterator[None]:
+    def listening(self, session: str) -> AbstractContextManager[None]:
         """While a page reads what it is told."""
-        self._listening[session] += 1
-        try:
-            yield
-        finally:
-            self._listening[session] -= 1
-            self._listening += Counter()  # drops those at 0
+        return self._listening.by(session)
 
     async def drop(self, queue: Any) -> None:
         """Drop what is kept for sessions for which nobody has listened long enough; looks now and then."""

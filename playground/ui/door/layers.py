@@ -7,8 +7,8 @@ from starlette.middleware import Middleware
 from playground.settings import Settings
 from playground.ui.door.arrivals import Arrivals
 from playground.ui.door.hosts import OwnNames
+from playground.ui.door.leaving import Leaving
 from playground.ui.door.shield import Shield
-from playground.ui.elsewhere.leaving import Leaving
 
 
 def layers(settings: Settings) -> list[Middleware]:

@@ -40,7 +40,7 @@ class PanelPlace:
     def without_key(self) -> PanelPlace:
         if self.endpoint is None:
             return self
-        return replace(self, endpoint=self.endpoint.model_copy(update={"key": NO_KEY}))
+        return replace(self, endpoint=self.endpoint.without_key())
 
 
 @dataclass(frozen=True, slots=True)

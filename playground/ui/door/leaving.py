@@ -3,18 +3,18 @@
 Gradio clears the states of a closed page after an hour, and keeps what its fields and chats held. An ASGI layer that
 looks at the one connection that a page holds all the time, which a browser does not take up again where it breaks. Not
 Gradio's `unload`: that would make a session for whoever holds such a connection under a made-up name. Put in place by
-`door.layers`.
+`layers`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime
-from collections import Counter
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from playground.ui.door.held import Held
 from playground.ui.elsewhere.place import KeptKey, PanelPlace
 from playground.ui.state import PanelState
 
@@ -23,7 +23,6 @@ GRACE_S = 15.0
 """Seconds until a page that has let go counts as closed. What it asked for last has ended by then, and writes no more:
 a server may take 10 seconds to list its models, and who streams to nobody notices it within one."""
 
-
 KEPT_S = 3600.0
 """Seconds since its last event after which a page that has let go is dropped, with its conversation."""
 
@@ -31,18 +30,16 @@ KEPT_S = 3600.0
 class Leaving:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._holding: Counter[str] = Counter()
+        self._holding = Held()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         session = scope["path"].partition(HELD)[2] if scope["type"] == "http" else ""
         if not session:
             return await self._app(scope, receive, send)
-        self._holding[session] += 1
         try:
-            await self._app(scope, receive, send)
+            with self._holding.by(session):
+                await self._app(scope, receive, send)
         finally:
-            self._holding[session] -= 1
-            self._holding += Counter()  # those who hold none go
             asyncio.get_running_loop().call_later(GRACE_S, self._forget, scope["app"].state_holder, session)
 
     def _forget(self, holder: Any, session: str) -> None:

@@ -17,7 +17,7 @@ from serving import serving_page
 
 from model_registry.registry import Registry
 from playground.types import EndpointUse, GenerationRequest, Message
-from playground.ui.elsewhere import leaving
+from playground.ui.door import leaving
 from playground.ui.elsewhere.place import ANOTHER, KeptKey, PanelPlace
 from playground.ui.state import PanelState
 
